@@ -1,0 +1,435 @@
+"""What is neither convolution nor pooling nor activation, and pooling of other element types.
+
+Plain vectorised NumPy on arguments that `_arguments` has judged. Statistics are taken in float64
+whatever the type of the array, and results are rounded to that type once.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from . import _core
+
+CUBIC = -0.75  # the parameter a of Keys' kernel that PyTorch uses
+
+
+def along(v: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    """The vector `v` as an array of `ndim` axes that lies along `axis`."""
+    return v.reshape(*(-1 if a == axis else 1 for a in range(ndim)))
+
+
+# --- pooling of element types the engine does not have ------------------------------------------
+
+
+def pool(problem, x: np.ndarray, out: np.ndarray, indices: np.ndarray | None):
+    """The door's `pool` for the types that the engine has no kernels for."""
+    if problem.kind == "max":
+        max_pool(problem, x, out, indices)
+    else:  # float16, computed in float32
+        wide = np.empty(out.shape, np.float32)
+        _core.pool(problem, x.astype(np.float32), wide, None)
+        out[...] = wide
+
+
+def windows(problem) -> list:
+    """(first, end, step) per spatial axis: output o covers first[o], first[o] + step, ... < end[o].
+
+    Taps in the padding are left out, in the phase that dilation gives the others.
+    """
+    found = []
+    d = problem.dims
+    for n, o, k, s, step, lo in zip(
+        problem.size[-d:], problem.out_size[-d:], problem.kernel[-d:], problem.stride[-d:],
+        problem.dilation[-d:], problem.pad[-d:], strict=True,
+    ):  # fmt: skip
+        at = np.arange(o)
+        if problem.adaptive:
+            found.append((at * n // o, -(-(at + 1) * n // o), 1))
+            continue
+        start = at * s - lo
+        first = np.where(start < 0, start + -(start // step) * step, start)
+        found.append((first, np.minimum(start + (k - 1) * step + 1, n), step))
+    return found
+
+
+def lowest(dtype: np.dtype):
+    if dtype.kind == "f":
+        return -np.inf
+    return False if dtype.kind == "b" else np.iinfo(dtype).min
+
+
+def max_pool(problem, x, out, indices):
+    """Maximum over windows. NaN wins and stays; of equal values the first gives the index."""
+    dims, size = problem.dims, problem.size[-problem.dims :]
+    if problem.channels_last:
+        x, out = np.moveaxis(x, -1, 1), np.moveaxis(out, -1, 1)
+        indices = None if indices is None else np.moveaxis(indices, -1, 1)
+    axes = windows(problem)
+    out[...] = lowest(x.dtype)
+    if indices is not None:
+        indices[...] = flat_index([np.minimum(f, n - 1) for (f, _, _), n in zip(axes, size)], size)
+    counts = [int(np.max((end - first - 1) // step)) + 1 for first, end, step in axes]
+    for taps in product(*map(range, counts)):
+        at = [first + t * step for t, (first, _, step) in zip(taps, axes)]
+        inside = np.ones((1,) * dims, bool)
+        for axis, (place, (_, end, _)) in enumerate(zip(at, axes)):
+            inside = inside & along(place < end, axis, dims)
+        at = [np.minimum(place, n - 1) for place, n in zip(at, size)]
+        value = x[:, :, *np.ix_(*at)]
+        better = inside & ((value > out) | (value != value))
+        np.copyto(out, value, where=better)
+        if indices is not None:
+            np.copyto(indices, flat_index(at, size), where=better)
+
+
+def flat_index(at: list, size: tuple) -> np.ndarray:
+    """Row-major positions in a plane of `size` of the grid that the vectors `at` span."""
+    flat = np.zeros((1,) * len(size), np.int64)
+    for axis, place in enumerate(at):
+        flat = flat * size[axis] + along(place, axis, len(size))
+    return flat
+
+
+def max_unpool(x: np.ndarray, indices: np.ndarray, shape: tuple, dims: int) -> np.ndarray:
+    """Values put back where `indices` say, zero elsewhere; of several, the last in C order stays.
+
+    The order of assignment through repeated indices is NumPy's documented one.
+    """
+    out = np.zeros(shape, x.dtype)
+    plane = prod(shape[-dims:])
+    rows = prod(shape[:-dims])
+    places = indices.astype(np.int64).reshape(rows, prod(x.shape[-dims:]))
+    places += np.arange(rows)[:, None] * plane
+    out.reshape(-1)[places.reshape(-1)] = x.reshape(-1)
+    return out
+
+
+# --- padding and resampling ---------------------------------------------------------------------
+
+
+def pad(x: np.ndarray, ends: list, mode: str, value) -> np.ndarray:
+    """`x` with (low, high) elements more on each axis, or fewer where they are negative."""
+    if mode == "constant":
+        shape = [n + lo + hi for n, (lo, hi) in zip(x.shape, ends, strict=True)]
+        out = np.full(shape, value, x.dtype)
+        inner = tuple(slice(max(lo, 0), m - max(hi, 0)) for m, (lo, hi) in zip(shape, ends))
+        kept = tuple(slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(x.shape, ends))
+        out[inner] = x[kept]
+        return out
+    for axis, (lo, hi) in enumerate(ends):
+        if (lo, hi) != (0, 0):
+            x = x.take(pad_source(x.shape[axis], lo, hi, mode), axis)
+    return np.array(x, order="C")
+
+
+def pad_source(n: int, lo: int, hi: int, mode: str) -> np.ndarray:
+    """Which of `n` elements stands at each place of the padded axis."""
+    at = np.arange(-lo, n + hi)
+    if mode == "circular":
+        # What is cropped at one end is not there to be wrapped to the other.
+        start, length = max(-lo, 0), n + min(lo, 0) + min(hi, 0)
+        return (at - start) % max(length, 1) + start
+    if mode == "replicate":
+        return np.clip(at, 0, n - 1)
+    at = np.abs(at)
+    return np.where(at < n, at, 2 * (n - 1) - at)
+
+
+def interpolate(x, size, factors, mode: str, aligned: bool) -> np.ndarray:
+    """`x` resampled to `size`, one axis after the other, where both methods are separable.
+
+    Positions are computed in the type of the array, as PyTorch does, so that nearest neighbours
+    are the same ones. Cubic: R. Keys, "Cubic convolution interpolation for digital image
+    processing", IEEE Trans. ASSP 29 (1981), with a = -0.75.
+    """
+    own = x.dtype
+    exact = own.type if own in (np.float32, np.float64) else np.float32
+    if not mode.startswith("nearest") and own == np.float16:
+        x = x.astype(np.float32)
+    for axis in range(x.ndim - 1, 1, -1):
+        n, o = x.shape[axis], size[axis - 2]
+        step = resample_step(n, o, factors[axis - 2], aligned, exact)
+        grid, centre = np.arange(o).astype(exact) * step, centres(o, step, exact)
+        if mode == "nearest":
+            x = x.take(nearest(grid, n), axis)
+        elif mode == "nearest-exact":
+            x = x.take(nearest(np.maximum(centre, 0) + exact(0.5), n), axis)
+        elif mode == "bicubic":
+            x = cubic(x, axis, grid if aligned else centre)
+        elif n != o:  # PyTorch copies here, whatever the factor
+            x = lerp(x, axis, grid if aligned else np.maximum(centre, 0))
+    return np.array(x, own, order="C")
+
+
+def resample_step(n: int, o: int, factor: float | None, aligned: bool, exact):
+    """How far apart the sources of two neighbouring outputs lie."""
+    if aligned:
+        return exact(n - 1) / exact(o - 1) if o > 1 else exact(0)
+    return exact(n) / exact(o) if factor is None else exact(1 / factor)
+
+
+def centres(o: int, step, exact) -> np.ndarray:
+    """Where the centres of outputs lie among the centres of inputs.
+
+    Rounded once: PyTorch's kernels are compiled to fused multiply-adds.
+    """
+    return ((np.arange(o) + 0.5) * float(step) - 0.5).astype(exact)
+
+
+def nearest(at: np.ndarray, n: int) -> np.ndarray:
+    # In float32 whatever the array's type, as PyTorch rounds down.
+    return np.minimum(np.floor(at.astype(np.float32)).astype(np.int64), n - 1)
+
+
+def lerp(x: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
+    n = x.shape[axis]
+    low = np.minimum(at.astype(np.int64), n - 1)
+    high = np.minimum(low + 1, n - 1)
+    t = along(np.clip(at - low.astype(at.dtype), 0, 1), axis, x.ndim)
+    return x.take(low, axis) * (1 - t) + x.take(high, axis) * t
+
+
+def cubic(x: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
+    n = x.shape[axis]
+    low = np.floor(at).astype(np.int64)
+    t = at - low.astype(at.dtype)
+    total = 0
+    for tap in range(-1, 3):
+        weight = along(keys_kernel(np.abs(t - tap)), axis, x.ndim)
+        total = total + x.take(np.clip(low + tap, 0, n - 1), axis) * weight
+    return total
+
+
+def keys_kernel(s: np.ndarray) -> np.ndarray:
+    near = ((CUBIC + 2) * s - (CUBIC + 3)) * s * s + 1
+    far = ((CUBIC * s - 5 * CUBIC) * s + 8 * CUBIC) * s - 4 * CUBIC
+    return np.where(s <= 1, near, far)
+
+
+# --- shuffles and patches -----------------------------------------------------------------------
+
+
+def pixel_shuffle(x: np.ndarray, r: int) -> np.ndarray:
+    """out[..., c, h*r + i, w*r + j] = x[..., (c*r + i)*r + j, h, w]."""
+    *lead, c, h, w = x.shape
+    split = x.reshape(*lead, c // (r * r), r, r, h, w)
+    n = len(lead)
+    moved = split.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return np.ascontiguousarray(moved).reshape(*lead, c // (r * r), h * r, w * r)
+
+
+def pixel_unshuffle(x: np.ndarray, r: int) -> np.ndarray:
+    """The inverse of `pixel_shuffle`."""
+    *lead, c, h, w = x.shape
+    split = x.reshape(*lead, c, h // r, r, w // r, r)
+    n = len(lead)
+    moved = split.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return np.ascontiguousarray(moved).reshape(*lead, c * r * r, h // r, w // r)
+
+
+def channel_shuffle(x: np.ndarray, groups: int) -> np.ndarray:
+    """out[:, i*groups + g] = x[:, g*(C/groups) + i]."""
+    split = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(x.shape)
+
+
+def tap_slices(tap, dilation, stride, count) -> tuple:
+    """Where in the padded image the patches have their element `tap`."""
+    spans = zip(tap, dilation, stride, count, strict=True)
+    return tuple(slice(t * d, t * d + s * (n - 1) + 1, s) for t, d, s, n in spans)
+
+
+def unfold(x, kernel, dilation, padding, stride, count) -> np.ndarray:
+    """Patches as columns: out[n, (c*kh + i)*kw + j, patch]."""
+    *lead, c, _, _ = x.shape
+    x = pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p) for p in padding], "constant", 0)
+    out = np.empty((*lead, c, *kernel, *count), x.dtype)
+    for i, j in product(*map(range, kernel)):
+        rows, columns = tap_slices((i, j), dilation, stride, count)
+        out[..., i, j, :, :] = x[..., rows, columns]
+    return out.reshape(*lead, c * prod(kernel), prod(count))
+
+
+def fold(x, size, kernel, dilation, padding, stride, count) -> np.ndarray:
+    """The adjoint of `unfold`: patches added up where they overlap."""
+    *lead, rows, _ = x.shape
+    c = rows // prod(kernel)
+    patches = x.reshape(*lead, c, *kernel, *count)
+    out = np.zeros((*lead, c, *(n + 2 * p for n, p in zip(size, padding))), x.dtype)
+    for i, j in product(*map(range, kernel)):
+        at = tap_slices((i, j), dilation, stride, count)
+        out[..., *at] += patches[..., i, j, :, :]
+    inner = tuple(slice(p, p + n) for n, p in zip(size, padding))
+    return np.ascontiguousarray(out[..., *inner])
+
+
+# --- normalisation ------------------------------------------------------------------------------
+
+
+def standardise(x, mean, var, eps, weight, bias, axis: int) -> np.ndarray:
+    """(x - mean) / sqrt(var + eps) * weight + bias in float64, weight and bias along `axis`."""
+    y = (x - mean) / np.sqrt(var + eps)
+    if weight is not None:
+        y *= along(weight, axis, x.ndim)
+    if bias is not None:
+        y += along(bias, axis, x.ndim)
+    return y.astype(x.dtype)
+
+
+def moments(x: np.ndarray, axes) -> tuple[np.ndarray, np.ndarray]:
+    wide = x.astype(np.float64)
+    return wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
+
+
+def update(running, value, momentum):
+    """An exponential moving average, in place."""
+    if running is not None:
+        running[...] = (1 - momentum) * running + momentum * value
+
+
+def batch_norm(x, mean, var, weight, bias, momentum, eps, training) -> np.ndarray:
+    """S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015."""
+    if not training:
+        mean, var = along(mean, 1, x.ndim), along(var, 1, x.ndim)
+        return standardise(x, mean.astype(float), var.astype(float), eps, weight, bias, 1)
+    own_mean, own_var = moments(x, (0, *range(2, x.ndim)))
+    count = x.size // max(x.shape[1], 1)
+    update(mean, own_mean.reshape(-1), momentum)
+    update(var, own_var.reshape(-1) * (count / max(count - 1, 1)), momentum)
+    return standardise(x, own_mean, own_var, eps, weight, bias, 1)
+
+
+def instance_norm(x, mean, var, weight, bias, momentum, eps, use_input_stats) -> np.ndarray:
+    """D. Ulyanov et al., "Instance normalization", arXiv:1607.08022."""
+    if not use_input_stats:
+        return batch_norm(x, mean, var, weight, bias, momentum, eps, False)
+    own_mean, own_var = moments(x, tuple(range(2, x.ndim)))
+    if x.shape[0]:
+        count = prod(x.shape[2:])
+        update(mean, own_mean.mean(0).reshape(-1), momentum)
+        update(var, own_var.mean(0).reshape(-1) * (count / (count - 1)), momentum)
+    return standardise(x, own_mean, own_var, eps, weight, bias, 1)
+
+
+def group_norm(x, groups, weight, bias, eps) -> np.ndarray:
+    """Y. Wu, K. He, "Group normalization", ECCV 2018."""
+    batch, channels = x.shape[:2]
+    if x.size == 0:
+        return x.copy()
+    split = x.reshape(batch, groups, -1)
+    mean, var = (
+        np.repeat(m.reshape(batch, groups), channels // groups, axis=1)
+        for m in moments(split, (2,))
+    )
+    shape = (batch, channels, *(1,) * (x.ndim - 2))
+    return standardise(x, mean.reshape(shape), var.reshape(shape), eps, weight, bias, 1)
+
+
+def layer_norm(x, axes: int, weight, bias, eps) -> np.ndarray:
+    """J. Ba et al., "Layer normalization", arXiv:1607.06450."""
+    if x.size == 0:
+        return x.copy()
+    mean, var = moments(x, tuple(range(x.ndim - axes, x.ndim)))
+    y = (x - mean) / np.sqrt(var + eps)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias).astype(x.dtype)
+
+
+def local_response_norm(x, size, alpha, beta, k) -> np.ndarray:
+    """x / (k + alpha * mean of squares over `size` channels)**beta, zeros beyond the channels.
+
+    A. Krizhevsky et al., "ImageNet classification with deep convolutional neural networks",
+    NIPS 2012, where alpha multiplies the sum.
+    """
+    wide = x.astype(np.float64)
+    channels = x.shape[1]
+    total = np.zeros_like(wide)
+    for shift in range(-min(size // 2, channels), min((size - 1) // 2, channels) + 1):
+        here = slice(max(-shift, 0), channels - max(shift, 0))
+        there = slice(max(shift, 0), channels - max(-shift, 0))
+        total[:, here] += wide[:, there] ** 2
+    return (wide / (k + alpha * total / size) ** beta).astype(x.dtype)
+
+
+def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """x - log(sum(exp(x))), from the maximum down so that nothing overflows."""
+    if x.size == 0:
+        return x.copy()
+    wide = np.atleast_1d(x).astype(np.float64)
+    wide -= wide.max(axis, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(axis, keepdims=True))
+    return wide.astype(x.dtype).reshape(x.shape)
+
+
+def softmax(x: np.ndarray, axis: int) -> np.ndarray:
+    """exp(x) / sum(exp(x)), from the maximum down so that nothing overflows."""
+    if x.size == 0:
+        return x.copy()
+    wide = np.atleast_1d(x).astype(np.float64)
+    wide = np.exp(wide - wide.max(axis, keepdims=True))
+    return (wide / wide.sum(axis, keepdims=True)).astype(x.dtype).reshape(x.shape)
+
+
+def dropout(x: np.ndarray, p: float, inplace: bool) -> np.ndarray:
+    """Each element zero with probability p, else divided by 1 - p.
+
+    N. Srivastava et al., "Dropout", JMLR 15 (2014).
+    """
+    kept = np.random.default_rng().random(x.shape, np.float32) >= p
+    y = np.where(kept, x / x.dtype.type(1 - p if p < 1 else 1), x.dtype.type(0))
+    if inplace:
+        x[...] = y
+        return x
+    return y
+
+
+# --- activations of any strides -----------------------------------------------------------------
+
+
+def dense_axes(x: np.ndarray) -> tuple:
+    """The axes from the widest stride to the narrowest, so that a transposed view is read as C."""
+    return tuple(sorted(range(x.ndim), key=lambda a: -abs(x.strides[a])))
+
+
+def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
+    """The engine's activation on an array of any strides; float16 is computed in float32."""
+    axes = dense_axes(x)
+    wide = np.float32 if x.dtype == np.float16 else x.dtype
+    flat = np.ascontiguousarray(x.transpose(axes), wide)
+    y = np.empty(flat.shape, wide)
+    if y.size:
+        _core.activate(name, parameters, flat, y)
+    return y.astype(x.dtype, copy=False).transpose(np.argsort(axes)).reshape(x.shape)
+
+
+def prelu(x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """max(x, 0) + slope * min(x, 0), a slope per channel or one for all."""
+    wide = np.float32 if x.dtype == np.float16 else x.dtype
+    shape = (1, 1, -1) if slopes.size == 1 else (*x.shape[:2], -1)
+    y = np.empty(x.shape, wide)
+    if y.size:
+        flat = np.ascontiguousarray(x, wide).reshape(shape)
+        _core.activate("prelu", np.ascontiguousarray(slopes, wide), flat, y.reshape(flat.shape))
+    return y.astype(x.dtype, copy=False)
+
+
+# --- weights of other libraries -----------------------------------------------------------------
+
+
+def from_hwio(w: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(w, (-1, -2), (0, 1)))
+
+
+def from_keras_depthwise(w: np.ndarray) -> np.ndarray:
+    *kernel, channels, multiplier = w.shape
+    moved = np.moveaxis(w, (-2, -1), (0, 1))
+    return np.ascontiguousarray(moved).reshape(channels * multiplier, 1, *kernel)
+
+
+def lp_root(mean: np.ndarray, count: int, power: float) -> np.ndarray:
+    """What follows the average in power-average pooling, as PyTorch has it."""
+    with np.errstate(all="ignore"):
+        return (mean * mean.dtype.type(count)) ** mean.dtype.type(1 / power)

@@ -1,0 +1,86 @@
+"""Builds fastconv._core: every C file once, the files of src/isa once per element type with their ISA's flags."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SRC = Path("src")
+X86, ARM = platform.machine() in ("x86_64", "AMD64"), platform.machine() in ("aarch64", "arm64")
+# Ours come last on the command line, so that CFLAGS can neither allow another machine's instructions nor let the compiler
+# fuse or reorder arithmetic.
+FLAGS = ["-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-fast-math",
+         "-ffp-contract=off"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wvla"]
+BASELINE = ["-march=x86-64", "-mtune=generic"] if X86 else []
+
+
+def isa_rows():
+    """(name, flags) of the rows of isa.def that this machine's architecture has."""
+    rows = re.findall(r'^FC_ISA_(X86|ARM|ANY)\((\w+),.*"(.*)"\)$', (SRC / "isa.def").read_text(), re.M)
+    return [(name, flags.split()) for arch, name, flags in rows if {"X86": X86, "ARM": ARM, "ANY": True}[arch]]
+
+
+def objects():
+    """(source, extra flags, name of the object) of everything the library is made of."""
+    for source in sorted([*SRC.glob("*.c"), *SRC.glob("algos/*.c")]):
+        yield source, WARNINGS, source.stem
+    for name, flags in isa_rows():
+        for double in (0, 1):
+            yield SRC / "isa" / f"{name}.c", [*flags, *WARNINGS, f"-DFC_DOUBLE={double}"], f"{name}_f{64 if double else 32}"
+
+
+def openmp_flags(compiler):
+    """-fopenmp where a program with it compiles and links; FASTCONV_NO_OPENMP and FASTCONV_REQUIRE_OPENMP overrule."""
+    required = os.environ.get("FASTCONV_REQUIRE_OPENMP") == "1"
+    if os.environ.get("FASTCONV_NO_OPENMP") != "1":
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder) / "probe.c"
+            probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            command = [*compiler.compiler_so, "-fopenmp", str(probe), "-o", str(Path(folder) / "probe")]
+            done = subprocess.run([word for word in command if word != "-c"], capture_output=True, check=False)
+        if done.returncode == 0:
+            return ["-fopenmp"]
+    if required:
+        raise SystemExit("fastconv: FASTCONV_REQUIRE_OPENMP=1, but the compiler has no OpenMP (-fopenmp and omp.h)")
+    print("fastconv: no OpenMP: building the sequential library", file=sys.stderr)
+    return []
+
+
+class Build(build_ext):
+    """Compiles the C files in parallel, each with flags of its own, and links them into the extension."""
+
+    def build_extension(self, ext):
+        openmp = openmp_flags(self.compiler)
+        folder = Path(self.build_temp).absolute()
+        newest = max(path.stat().st_mtime for path in [*SRC.rglob("*.*"), Path("setup.py")])
+
+        def build(job):
+            source, extra, name = job
+            target = folder / f"{name}{'' if openmp else '_sequential'}.o"
+            if self.force or not target.exists() or target.stat().st_mtime < newest:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                command = [*self.compiler.compiler_so, f"-I{SRC}", *openmp, *FLAGS, *BASELINE, *extra]
+                self.spawn([*command, "-c", str(source), "-o", str(target)])
+            return str(target)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects = list(pool.map(build, objects()))
+        ext.extra_compile_args = [*openmp, *FLAGS, *BASELINE]
+        ext.extra_link_args = openmp
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension("fastconv._core", ["fastconv/_core.pyx"], include_dirs=["src"], language="c"),
+    ],
+    cmdclass={"build_ext": Build},
+)

@@ -1,0 +1,98 @@
+/* What an algorithm is, and what algorithms share: phases, strips, tiles, weights. */
+#ifndef FC_ALGOS_H
+#define FC_ALGOS_H
+
+#include "../fastconv.h"
+#include "../kernels/kernels.h"
+
+struct fc_algo {
+    const char *name;
+    const char *precision;                           /* the class of its bits: "highest" */
+    const char *(*cannot)(const fc_conv_plan *);     /* the result would be wrong: why, or NULL */
+    const char *(*should_not)(const fc_conv_plan *); /* it would be slower: why and by which benchmark, or NULL */
+    void (*book)(fc_conv_plan *);                    /* block sizes, work.items, workspace and packed bytes */
+    void (*pack)(const fc_conv_plan *, const void *w, void *packed);
+    ptrdiff_t (*run)(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
+                     double deadline);
+};
+
+#define FC_ALGO(name) extern const fc_algo fc_algo_##name;
+#include "../conv_algos.def"
+#undef FC_ALGO
+
+static inline ptrdiff_t fc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t fc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline ptrdiff_t fc_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+static inline ptrdiff_t fc_round_up(ptrdiff_t a, ptrdiff_t b) { return fc_ceil_div(a, b) * b; }
+static inline const void *fc_at(const fc_conv_plan *p, const void *array, ptrdiff_t i)
+{
+    return (const char *)array + i * (ptrdiff_t)p->work.kernels->size;
+}
+static inline void *fc_to(const fc_conv_plan *p, void *array, ptrdiff_t i)
+{
+    return (char *)array + i * (ptrdiff_t)p->work.kernels->size;
+}
+/* The i-th of n nearly equal shares of total. */
+static inline ptrdiff_t fc_share(ptrdiff_t total, ptrdiff_t i, ptrdiff_t n)
+{
+    return total / n * i + fc_min(i, total % n);
+}
+static inline int fc_late(double deadline) { return deadline > 0 && fc_clock() >= deadline; }
+
+/* One phase: an ordinary convolution of stride in_step over every out_step-th output. */
+typedef struct fc_phase {
+    ptrdiff_t index;
+    fc_axis axis[FC_SPATIAL];
+    ptrdiff_t taps, outputs; /* products over the axes */
+    ptrdiff_t taps_before;   /* taps of all earlier phases: where its packed weights begin */
+} fc_phase;
+ptrdiff_t fc_phases(const fc_conv_plan *);
+void fc_phase_of(const fc_conv_plan *, ptrdiff_t index, fc_phase *);
+
+/* A phase no shorter along any axis than any of the plan's: to book by. */
+void fc_phase_longest(const fc_conv_plan *, fc_phase *);
+
+/* Outputs first <= j < end of tap t read inside the image. */
+void fc_valid(const fc_axis *, ptrdiff_t tap, ptrdiff_t *first, ptrdiff_t *end);
+
+/* Weights of one group and phase, rows from row on: a panel packed before, packed now into room, or the user's array. */
+typedef struct fc_weights {
+    const void *w;
+    ptrdiff_t w_row;
+    int packed;
+} fc_weights;
+int fc_weights_in_place(const fc_conv_plan *);
+size_t fc_weights_packed_bytes(const fc_conv_plan *);
+void fc_weights_pack(const fc_conv_plan *, const void *w, void *packed);
+fc_weights fc_weights_of(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t group, ptrdiff_t row,
+                         ptrdiff_t channel0, ptrdiff_t channels, ptrdiff_t tap0, ptrdiff_t taps, void *room);
+
+/* Fills t->y for outputs column[j]... of the phase (flat over batch, depth, height, width), runs the tile, applies the
+ * activation after the last step; outputs that do not lie side by side in y go through a scratch tile. */
+void fc_tile_run(const fc_conv_plan *, const fc_phase *, fc_tile *, const ptrdiff_t column[FC_VECTORS], void *y);
+/* Splits vectors of columns and rows of output channels, repeats times, into column_blocks x row_blocks x repeats items, at
+ * most `most` vectors each, so that the busiest part does least; pack_cost: preparing one vector, in multiply-adds of a
+ * vector for each row. */
+void fc_grid_book(fc_conv_plan *, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t repeats, double pack_cost);
+/* y at output channel row of a group, first output of the first image */
+void *fc_y_row(const fc_conv_plan *, const fc_buffers *, ptrdiff_t group, ptrdiff_t row);
+const void *fc_bias_row(const fc_conv_plan *, const fc_buffers *, ptrdiff_t group, ptrdiff_t row);
+/* offset in y of one output of a phase, flat over batch, depth, height, width */
+ptrdiff_t fc_y_offset(const fc_conv_plan *, const fc_phase *, ptrdiff_t column);
+
+/* A zero-padded copy of the part of an image that a block of outputs reads: rows of outputs jh0 .. jh0+rows, columns
+ * jw0 .. jw0+columns of depth jd. Memory: [channel][tap depth][strip row][set][pitch]. A set holds the columns of one
+ * residue modulo the stride, so that every tap is unit stride; where taps lie further apart than outputs a set (or a
+ * strip row) belongs to one tap instead, and nothing between them is copied. */
+typedef struct fc_strip {
+    ptrdiff_t jd, jh0, rows, jw0, columns;
+    ptrdiff_t row_j, row_t, strip_rows; /* output row r, tap th: strip row r*row_j + th*row_t */
+    ptrdiff_t sets, pitch;
+    int set_per_tap;
+    ptrdiff_t plane, channel; /* elements */
+} fc_strip;
+void fc_strip_plan(const fc_conv_plan *, const fc_phase *, fc_strip *);
+void fc_strip_fill(const fc_conv_plan *, const fc_phase *, const fc_strip *, const void *x, ptrdiff_t channels, void *to);
+ptrdiff_t fc_strip_tap(const fc_phase *, const fc_strip *, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw);
+
+#endif

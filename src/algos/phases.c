@@ -1,0 +1,99 @@
+/* How a convolution, transposed or not, falls into phases that are ordinary convolutions.
+ *
+ * Transposed, output o takes input i through tap k where i*s - pad + k*d = o. The outputs congruent to f modulo s
+ * (phase f) meet only the taps with k*d = f + pad modulo s: k0, k0 + s/g, ... with g = gcd(d, s). Along them i falls
+ * by d/g as k grows, so the phase is a convolution of stride 1 and dilation d/g whose taps run from the last k to the
+ * first, which puts the chain in ascending order of i. */
+#include "algos.h"
+
+static ptrdiff_t gcd(ptrdiff_t a, ptrdiff_t b)
+{
+    while (b) {
+        const ptrdiff_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static void forward_axis(const fc_conv_problem *p, int axis, fc_axis *a)
+{
+    *a = (fc_axis){ .n = p->out_size[axis], .taps = p->kernel[axis], .size = p->size[axis],
+                    .in0 = -p->pad[axis], .in_step = p->stride[axis], .tap_step = p->dilation[axis],
+                    .k0 = 0, .k_step = 1, .out0 = 0, .out_step = 1 };
+}
+
+static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase, fc_axis *a)
+{
+    const ptrdiff_t s = p->stride[axis], d = p->dilation[axis], g = gcd(d, s), every = s / g;
+    const ptrdiff_t target = phase + p->pad[axis];
+    ptrdiff_t k = 0, taps = 0;
+    if (target % g == 0) {
+        while (k < every && k < p->kernel[axis] && (target - k * d) % s != 0) k++;
+        if (k < every && k < p->kernel[axis]) taps = (p->kernel[axis] - 1 - k) / every + 1;
+    }
+    const ptrdiff_t last = k + (taps - 1) * every;
+    *a = (fc_axis){ .n = fc_ceil_div(p->out_size[axis] - phase, s), .taps = taps, .size = p->size[axis],
+                    .in0 = taps ? (target - last * d) / s : 0, .in_step = 1, .tap_step = d / g,
+                    .k0 = last, .k_step = -every, .out0 = phase, .out_step = s };
+}
+
+static void axis_of(const fc_conv_plan *p, int axis, ptrdiff_t phase, fc_axis *a)
+{
+    if (p->problem.transposed) transposed_axis(&p->problem, axis, phase, a);
+    else forward_axis(&p->problem, axis, a);
+}
+
+ptrdiff_t fc_phases(const fc_conv_plan *p) { return p->phases[0] * p->phases[1] * p->phases[2]; }
+
+static void split(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)
+{
+    const ptrdiff_t w = index % p->phases[FC_WIDTH], rest = index / p->phases[FC_WIDTH];
+    axis_of(p, FC_WIDTH, w, &phase->axis[FC_WIDTH]);
+    axis_of(p, FC_HEIGHT, rest % p->phases[FC_HEIGHT], &phase->axis[FC_HEIGHT]);
+    axis_of(p, FC_DEPTH, rest / p->phases[FC_HEIGHT], &phase->axis[FC_DEPTH]);
+    phase->index = index;
+    phase->taps = phase->outputs = 1;
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        phase->taps *= phase->axis[axis].taps;
+        phase->outputs *= phase->axis[axis].n;
+    }
+}
+
+void fc_phase_of(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)
+{
+    phase->taps_before = 0;
+    if (p->packed)
+        for (ptrdiff_t earlier = 0; earlier < index; earlier++) {
+            split(p, earlier, phase);
+            const ptrdiff_t taps = phase->taps;
+            phase->taps_before += taps;
+        }
+    const ptrdiff_t before = phase->taps_before;
+    split(p, index, phase);
+    phase->taps_before = before;
+}
+
+void fc_phase_longest(const fc_conv_plan *p, fc_phase *longest)
+{
+    split(p, 0, longest); /* its outputs are the most: phase 0 starts first */
+    longest->taps_before = 0;
+    longest->taps = 1;
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        for (ptrdiff_t phase = 1; phase < p->phases[axis]; phase++) {
+            fc_axis a;
+            axis_of(p, axis, phase, &a);
+            if (a.taps > longest->axis[axis].taps) longest->axis[axis].taps = a.taps;
+        }
+        longest->taps *= longest->axis[axis].taps;
+    }
+}
+
+static ptrdiff_t floor_div(ptrdiff_t a, ptrdiff_t b) { return a / b - (a % b < 0); }
+
+void fc_valid(const fc_axis *a, ptrdiff_t tap, ptrdiff_t *first, ptrdiff_t *end)
+{
+    const ptrdiff_t start = a->in0 + tap * a->tap_step;
+    *first = fc_min(fc_max(floor_div(-start + a->in_step - 1, a->in_step), 0), a->n);
+    *end = fc_max(fc_min(floor_div(a->size - 1 - start, a->in_step) + 1, a->n), *first);
+}

@@ -1,0 +1,105 @@
+/* Where a tile's outputs lie in y, and what follows its sum: the activation, and the scatter of outputs that are not side
+ * by side (strided y, channels last, the phases of a transposed convolution). */
+#include <string.h>
+#include "algos.h"
+
+enum { TILE_ROWS = 8, TILE_COLUMNS = FC_VECTORS * FC_LANES_MAX };
+
+void fc_grid_book(fc_conv_plan *p, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t repeats, double pack_cost)
+{
+    const ptrdiff_t mr = p->work.kernels->mr, rows = fc_ceil_div(p->ocg, mr), parts = p->work.parts;
+    const ptrdiff_t least = fc_ceil_div(vectors, most);
+    double best = -1;
+    for (ptrdiff_t row_blocks = 1; row_blocks <= fc_min(rows, 2 * parts); row_blocks++)
+        for (ptrdiff_t column_blocks = least; column_blocks < least + 2 * parts && column_blocks <= vectors; column_blocks++) {
+            const ptrdiff_t items = repeats * column_blocks * row_blocks, wide = fc_ceil_div(vectors, column_blocks);
+            const ptrdiff_t share = fc_ceil_div(items, parts), prepared = fc_ceil_div(share, row_blocks);
+            const double load = (double)wide * ((double)(share * fc_ceil_div(rows, row_blocks) * mr) + (double)prepared * pack_cost);
+            if (best < 0 || load < best * 0.999) {
+                best = load;
+                p->column_blocks = column_blocks;
+                p->row_blocks = row_blocks;
+            }
+        }
+    p->work.items = repeats * p->column_blocks * p->row_blocks;
+}
+
+void *fc_y_row(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t group, ptrdiff_t row)
+{
+    return fc_to(p, b->y, (group * p->ocg + row) * p->problem.y_stride[FC_C]);
+}
+
+const void *fc_bias_row(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t group, ptrdiff_t row)
+{
+    return b->bias ? fc_at(p, b->bias, group * p->ocg + row) : NULL;
+}
+
+ptrdiff_t fc_y_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column)
+{
+    const ptrdiff_t *s = p->problem.y_stride;
+    const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
+    const ptrdiff_t n = column / f->outputs, jw = column % w->n, jh = column / w->n % h->n;
+    const ptrdiff_t jd = column / (w->n * h->n) % d->n;
+    return n * s[FC_N] + (d->out0 + jd * d->out_step) * s[FC_D] + (h->out0 + jh * h->out_step) * s[FC_H] +
+           (w->out0 + jw * w->out_step) * s[FC_W];
+}
+
+/* How many consecutive outputs of a phase lie side by side in y, from any multiple of it on. */
+static ptrdiff_t run_of(const fc_conv_plan *p, const fc_phase *f)
+{
+    const ptrdiff_t *s = p->problem.y_stride + 2;
+    ptrdiff_t run = 1;
+    for (int axis = FC_WIDTH; axis >= 0; axis--) {
+        if (f->axis[axis].n == 1) continue;
+        if (s[axis] * f->axis[axis].out_step != run) break;
+        run *= f->axis[axis].n;
+    }
+    return run;
+}
+
+static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
+{
+    const fc_conv_problem *q = &p->problem;
+    if (q->activation == FC_IDENTITY || !t->last) return;
+    for (int i = 0; i < t->rows; i++)
+        for (int j = 0; j < t->vectors; j++) {
+            void *y = fc_to(p, t->y[j], i * t->y_row);
+            p->work.kernels->activate(q->activation, t->lanes[j], y, y, q->a, q->b);
+        }
+}
+
+static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)
+{
+    _Alignas(FC_ALIGN) char scratch[TILE_ROWS * TILE_COLUMNS * sizeof(float)];
+    ptrdiff_t offset[TILE_COLUMNS];
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t y_row = t->y_row;
+    ptrdiff_t columns = 0;
+    t->y_row = FC_VECTORS * k->lanes;
+    for (int j = 0; j < t->vectors; j++) {
+        t->y[j] = fc_to(p, scratch, columns);
+        for (int lane = 0; lane < t->lanes[j]; lane++) offset[columns++] = fc_y_offset(p, f, column[j] + lane);
+    }
+    for (int i = 0; i < t->rows && !t->first; i++)
+        k->gather(fc_to(p, y, i * y_row), offset, columns, fc_to(p, scratch, i * t->y_row));
+    k->gemm_tile(t);
+    activate_rows(p, t);
+    for (int i = 0; i < t->rows; i++)
+        k->scatter(fc_to(p, scratch, i * t->y_row), columns, fc_to(p, y, i * y_row), offset);
+    t->y_row = y_row;
+}
+
+void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)
+{
+    const ptrdiff_t run = run_of(p, f);
+    t->y_row = p->problem.y_stride[FC_C];
+    for (int j = 0; j < t->vectors; j++) {
+        if (column[j] % run + t->lanes[j] > run) {
+            run_scattered(p, f, t, column, y);
+            return;
+        }
+        t->y[j] = fc_to(p, y, fc_y_offset(p, f, column[j]));
+    }
+    p->work.kernels->gemm_tile(t);
+    activate_rows(p, t);
+}

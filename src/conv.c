@@ -1,0 +1,98 @@
+/* Planning a convolution: the first algorithm that neither cannot nor should_not takes it. */
+#include <string.h>
+#include "algos/algos.h"
+#include "dispatch.h"
+
+#define FC_ALGO(name) &fc_algo_##name,
+static const fc_algo *const algos[] = {
+#include "conv_algos.def"
+};
+#undef FC_ALGO
+enum { ALGOS = sizeof algos / sizeof algos[0] };
+
+int fc_algo_count(void) { return ALGOS; }
+const char *fc_algo_name(int algo) { return algo >= 0 && algo < ALGOS ? algos[algo]->name : NULL; }
+const char *fc_algo_precision(int algo) { return algo >= 0 && algo < ALGOS ? algos[algo]->precision : NULL; }
+const char *fc_conv_cannot(const fc_conv_plan *plan, int algo) { return algos[algo]->cannot(plan); }
+const char *fc_conv_should_not(const fc_conv_plan *plan, int algo) { return algos[algo]->should_not(plan); }
+
+int fc_conv_algo(const fc_conv_plan *plan)
+{
+    int algo = 0;
+    while (algos[algo] != plan->algo) algo++;
+    return algo;
+}
+
+const fc_kernels *fc_kernels_for(const fc_options *options, fc_type type)
+{
+    const int isa = options->isa < 0 ? fc_isa_best() : options->isa;
+    return fc_isa_runs(isa) ? fc_kernels_of(isa, type) : NULL;
+}
+
+/* A part is worth its share of an OpenMP region (about 1.5 us to open) from 8 us of work on, at 50 GF/s and 10 GB/s. */
+int fc_parts_for(const fc_options *options, double flops, double bytes)
+{
+    const double microseconds = flops / 50e3 + bytes / 10e3, worth = microseconds / 8;
+    if (options->threads > 0) return options->threads < FC_MAX_PARTS ? options->threads : FC_MAX_PARTS;
+    const int most = options->max_threads < FC_MAX_PARTS ? options->max_threads : FC_MAX_PARTS;
+    return worth < 2 || most < 2 ? 1 : worth < most ? (int)worth : most;
+}
+
+static double count_bytes(const fc_conv_problem *p, size_t size)
+{
+    double x = (double)p->batch * (double)p->ic, y = (double)p->batch * (double)p->oc;
+    double w = (double)p->oc * (double)p->ic / (double)p->groups;
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        x *= (double)p->size[axis];
+        y *= (double)p->out_size[axis];
+        w *= (double)p->kernel[axis];
+    }
+    return (x + y + w) * (double)size;
+}
+
+static double count_flops(const fc_conv_problem *p)
+{
+    double steps = (double)p->batch * (double)p->oc * (double)p->ic / (double)p->groups;
+    for (int axis = 0; axis < FC_SPATIAL; axis++)
+        steps *= (double)p->kernel[axis] * (double)(p->transposed ? p->size[axis] : p->out_size[axis]);
+    return 2 * steps;
+}
+
+static fc_status choose(const char *forced, fc_conv_plan *plan)
+{
+    for (int algo = 0; algo < ALGOS; algo++) {
+        plan->algo = algos[algo];
+        if (forced) {
+            if (strcmp(forced, algos[algo]->name) == 0) return algos[algo]->cannot(plan) ? FC_CANNOT : FC_OK;
+        } else if (!algos[algo]->cannot(plan) && (algo == ALGOS - 1 || !algos[algo]->should_not(plan))) {
+            return FC_OK;
+        }
+    }
+    return FC_NO_ALGO;
+}
+
+fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *options, fc_conv_plan *plan)
+{
+    const fc_kernels *kernels = fc_kernels_for(options, problem->type);
+    if (!kernels) return FC_NO_ISA;
+    *plan = (fc_conv_plan){
+        .problem = *problem,
+        .packed = options->packed,
+        .icg = problem->ic / problem->groups,
+        .ocg = problem->oc / problem->groups,
+        .work = { .kernels = kernels, .flops = count_flops(problem), .bytes = count_bytes(problem, kernels->size) },
+    };
+    plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);
+    for (int axis = 0; axis < FC_SPATIAL; axis++)
+        plan->phases[axis] = !problem->transposed                              ? 1
+                             : problem->stride[axis] < problem->out_size[axis] ? problem->stride[axis]
+                                                                               : problem->out_size[axis];
+    const fc_status status = choose(options->algorithm, plan);
+    if (status != FC_OK) return status;
+    plan->algo->book(plan);
+    plan->work.run = plan->algo->run;
+    plan->packed_bytes = fc_weights_packed_bytes(plan);
+    return FC_OK;
+}
+
+void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed) { plan->algo->pack(plan, weights, packed); }

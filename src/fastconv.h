@@ -1,0 +1,193 @@
+/* The C API of fastconv: describe a problem, plan it, pack weights, run it.
+ *
+ *     fc_conv_plan(&problem, &options, &plan)   chooses ISA, algorithm and parts; states packed and workspace bytes
+ *     fc_conv_pack(&plan, weights, packed)      once per set of weights, optional
+ *     fc_run(&plan.work, &buffers, progress, deadline)
+ *
+ * Nothing here allocates, prints, reads the environment or keeps state between calls. Sizes and strides are
+ * counted in elements, never in bytes, unless a name says `bytes`. Every problem has three spatial axes (depth, height,
+ * width); a 1-D or 2-D one fills the leading axes with size 1. Arrays have any strides, negative and zero included,
+ * and are aligned to their element. The caller has judged every argument: planning checks only what an algorithm
+ * cannot do. */
+#ifndef FASTCONV_H
+#define FASTCONV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __FAST_MATH__
+#error "fastconv promises IEEE arithmetic: do not compile it with -ffast-math or -Ofast"
+#endif
+
+typedef enum { FC_F32, FC_F64, FC_TYPES } fc_type;
+
+typedef enum {
+    FC_OK,
+    FC_MORE,      /* the deadline passed: call fc_run again with the same progress */
+    FC_CANNOT,    /* the forced algorithm cannot do this problem: fc_conv_cannot says why */
+    FC_NO_ISA,    /* the forced ISA does not run on this machine */
+    FC_NO_ALGO    /* no algorithm of that name */
+} fc_status;
+
+typedef enum {
+    FC_IDENTITY,
+    FC_RELU,
+    FC_RELU6,
+    FC_LEAKY_RELU, /* a: slope below zero */
+    FC_ELU,        /* a: alpha */
+    FC_SILU,
+    FC_GELU,
+    FC_GELU_TANH,
+    FC_SIGMOID,
+    FC_TANH,
+    FC_HARDSIGMOID,
+    FC_HARDSWISH,
+    FC_SOFTPLUS, /* a: beta, b: threshold */
+    FC_ACTIVATIONS
+} fc_activation;
+
+enum { FC_DEPTH, FC_HEIGHT, FC_WIDTH, FC_SPATIAL };        /* the three spatial axes */
+enum { FC_N, FC_C, FC_D, FC_H, FC_W, FC_AXES };            /* the axes of x and y */
+
+enum { FC_MAX_PARTS = 1024 };
+
+/* The most workspace one part may use, whatever the problem. */
+#define FC_WORKSPACE_LIMIT ((size_t)4 << 20)
+
+typedef struct fc_kernels fc_kernels; /* one ISA's inner loops for one element type: kernels/kernels.h */
+typedef struct fc_algo fc_algo;       /* one algorithm: algos/algos.h */
+
+/* y[n, oc, o] = act(sum over (c, k) of w[oc, c, k] * x[n, g*icg + c, o*stride - pad + k*dilation] + bias[oc]),
+ * or, transposed, the gather form of the adjoint: x at i meets w at k where i*stride - pad + k*dilation = o.
+ * Weights are (oc, ic/groups, kd, kh, kw), transposed (ic, oc/groups, kd, kh, kw). */
+typedef struct fc_conv_problem {
+    fc_type type;
+    int transposed;
+    ptrdiff_t batch, ic, oc, groups;
+    ptrdiff_t size[FC_SPATIAL], kernel[FC_SPATIAL], stride[FC_SPATIAL], dilation[FC_SPATIAL];
+    ptrdiff_t pad[FC_SPATIAL]; /* before; what follows is implied by out_size */
+    ptrdiff_t out_size[FC_SPATIAL];
+    ptrdiff_t x_stride[FC_AXES], y_stride[FC_AXES], w_stride[FC_AXES];
+    fc_activation activation;
+    double a, b; /* its parameters */
+} fc_conv_problem;
+
+typedef enum { FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM } fc_pool_kind;
+
+/* Windows start at o*stride - pad and take kernel taps, dilation apart, clipped to the image; adaptive ones reach
+ * from floor(o*size/out_size) to ceil((o+1)*size/out_size). */
+typedef struct fc_pool_problem {
+    fc_type type;
+    fc_pool_kind kind;
+    int adaptive, count_include_pad;
+    ptrdiff_t divisor; /* of an average; 0: the number of taps counted */
+    ptrdiff_t batch, channels;
+    ptrdiff_t size[FC_SPATIAL], kernel[FC_SPATIAL], stride[FC_SPATIAL], dilation[FC_SPATIAL];
+    ptrdiff_t pad[FC_SPATIAL], pad_after[FC_SPATIAL], out_size[FC_SPATIAL];
+    ptrdiff_t x_stride[FC_AXES], y_stride[FC_AXES];
+    int indices; /* also write the flat position in the image of each maximum, as int64, C-contiguous */
+} fc_pool_problem;
+
+/* y = act(x) over rows of contiguous elements; slopes, where given, is leaky_relu's slope, one a channel. */
+typedef struct fc_map_problem {
+    fc_type type;
+    fc_activation activation;
+    double a, b;
+    ptrdiff_t rows, row, channels; /* row r belongs to channel r % channels */
+} fc_map_problem;
+
+typedef struct fc_options {
+    int isa;               /* a row of the ISA table, or -1: the best one this machine runs */
+    const char *algorithm; /* NULL: chosen */
+    int threads;           /* exact number of parts, or 0: what the work is worth, at most max_threads */
+    int max_threads;
+    int packed;            /* weights will come from fc_conv_pack */
+} fc_options;
+
+typedef struct fc_buffers {
+    const void *x, *w, *bias; /* bias may be NULL; w is the packed form where options.packed was set */
+    void *y;
+    int64_t *indices;
+    void *workspace; /* parts * workspace_bytes, aligned to FC_ALIGN */
+} fc_buffers;
+
+enum { FC_ALIGN = 64 };
+
+/* What all plans have in common: a list of items, split evenly and in order over the parts. */
+typedef struct fc_work fc_work;
+struct fc_work {
+    const fc_kernels *kernels;
+    ptrdiff_t items;
+    int parts;
+    size_t workspace_bytes; /* of one part */
+    double flops, bytes;    /* multiply-adds count two; bytes: every array once */
+    /* does items from first to last, returns the next one not done: before last only once the deadline has passed */
+    ptrdiff_t (*run)(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
+                     double deadline);
+};
+
+/* One spatial axis of one phase: output j lies at out0 + j*out_step; its tap t reads the input at
+ * in0 + j*in_step + t*tap_step and the kernel at k0 + t*k_step. A convolution has one phase, a transposed one
+ * stride phases an axis, each an ordinary convolution over the outputs that are congruent modulo the stride. */
+typedef struct fc_axis {
+    ptrdiff_t n, taps, size;
+    ptrdiff_t in0, in_step, tap_step;
+    ptrdiff_t k0, k_step;
+    ptrdiff_t out0, out_step;
+} fc_axis;
+
+typedef struct fc_conv_plan {
+    fc_work work; /* first: fc_run sees only this */
+    fc_conv_problem problem;
+    const fc_algo *algo;
+    size_t packed_bytes;
+    int packed;
+    /* the block sizes the algorithm booked; each algorithm's file says what they mean to it */
+    ptrdiff_t icg, ocg, phases[FC_SPATIAL];
+    ptrdiff_t column_block, row_block, k_block, column_blocks, row_blocks;
+} fc_conv_plan;
+
+typedef struct fc_pool_plan {
+    fc_work work;
+    fc_pool_problem problem;
+} fc_pool_plan;
+
+typedef struct fc_map_plan {
+    fc_work work;
+    fc_map_problem problem;
+} fc_map_plan;
+
+/* The ISA table, best first. */
+int fc_isa_count(void);
+const char *fc_isa_name(int isa);
+int fc_isa_runs(int isa); /* whether this machine and its operating system can run it */
+int fc_isa_best(void);
+
+/* The algorithm table, preferred first. */
+int fc_algo_count(void);
+const char *fc_algo_name(int algo);
+const char *fc_algo_precision(int algo);
+
+fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *options, fc_conv_plan *plan);
+/* Why the algorithm cannot do, or should not be chosen for, the plan's problem: a sentence, or NULL. */
+const char *fc_conv_cannot(const fc_conv_plan *plan, int algo);
+const char *fc_conv_should_not(const fc_conv_plan *plan, int algo);
+int fc_conv_algo(const fc_conv_plan *plan); /* the row that runs */
+void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed);
+
+fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *options, fc_pool_plan *plan);
+fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan);
+
+/* Runs the work; progress holds work->parts numbers, zero at first. deadline: seconds of fc_clock, 0 for none. */
+fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline);
+double fc_clock(void);
+
+/* Threads: what OpenMP would give, whether it is there, and what must happen around fork. */
+int fc_openmp(void);
+int fc_max_threads(void);
+void fc_before_fork(void);
+
+/* Multiply-adds at full speed from registers: runs the ISA's FMA chain, returns the flops done (to be timed). */
+double fc_fma_burn(int isa, fc_type type, int threads, ptrdiff_t rounds);
+
+#endif

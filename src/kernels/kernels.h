@@ -1,0 +1,81 @@
+/* The table of one ISA's inner loops for one element type. They neither allocate nor know of threads; an algorithm in
+ * algos/ hands them pieces of a problem. void pointers are arrays of the table's element type; sizes and strides count
+ * elements. */
+#ifndef FC_KERNELS_H
+#define FC_KERNELS_H
+
+#include "../fastconv.h"
+
+enum { FC_VECTORS = 3 };    /* vectors of outputs in a tile */
+enum { FC_LANES_MAX = 16 }; /* of any ISA */
+
+/* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
+ *     y[i][j] = sum over c, t of w[i*w_row + (c*taps + t)*w_k] * b[j][c*b_step + tap[t]]
+ * tap is NULL where taps is 1 and its offset 0: then b is a packed panel or an image read in place. */
+typedef struct fc_tile {
+    ptrdiff_t channels, taps, b_step;
+    const ptrdiff_t *tap;
+    const void *b[FC_VECTORS];
+    const void *w;
+    ptrdiff_t w_row; /* between rows of weights as the user holds them; unused for packed panels */
+    int packed;      /* w is a panel: mr rows side by side for every step of the chain */
+    void *y[FC_VECTORS];
+    ptrdiff_t y_row;
+    int lanes[FC_VECTORS]; /* how many outputs each vector holds */
+    int vectors, rows;
+    int first, last; /* first: the chain starts at +0, else at y; last: bias is added */
+    const void *bias; /* one a row, or NULL */
+} fc_tile;
+
+/* Lanes first <= lane < end of a vector of columns read x[at + lane*step]; all others are padding. */
+typedef struct fc_piece {
+    ptrdiff_t at;
+    int first, end;
+} fc_piece;
+
+/* to[r*to_row + j] = x[r*x_row + j*step] for first <= j < end, zero elsewhere below n. */
+typedef struct fc_rows {
+    const void *x; /* where j = 0 would be, in the array or not */
+    ptrdiff_t rows, x_row, step, first, end, n;
+    void *to;
+    ptrdiff_t to_row;
+} fc_rows;
+
+/* Weights of mr rows as a panel: to[(c*taps + t)*mr + i]; rows that are not there are zero. */
+typedef struct fc_weight_block {
+    const void *w; /* at row 0, channel 0, tap 0 */
+    ptrdiff_t row, channel, tap[FC_SPATIAL]; /* strides; those of the taps may be negative */
+    ptrdiff_t rows, channels, taps[FC_SPATIAL];
+} fc_weight_block;
+
+/* y[r*y_row + j] = act(sum over t of w[t] * x[tap[t] + r*x_row + j] + bias) for a whole strip of one channel. */
+typedef struct fc_depthwise {
+    const void *x, *w, *bias;
+    void *y;
+    const ptrdiff_t *tap;
+    ptrdiff_t taps, rows, x_row, y_row, n;
+    ptrdiff_t kh, kw; /* the taps as a grid whose rows are x_row apart, or 0: any taps */
+} fc_depthwise;
+
+struct fc_kernels {
+    int isa;
+    fc_type type;
+    size_t size; /* bytes of an element */
+    int lanes, mr;
+    void (*gemm_tile)(const fc_tile *);
+    void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces, ptrdiff_t step,
+                         void *to, ptrdiff_t to_step);
+    void (*pack_weights)(const fc_weight_block *, void *to);
+    void (*pad_rows)(const fc_rows *);
+    void (*depthwise)(const fc_depthwise *);
+    /* between an array and the places offset[j] of another */
+    void (*scatter)(const void *from, ptrdiff_t n, void *to, const ptrdiff_t *offset);
+    void (*gather)(const void *from, const ptrdiff_t *offset, ptrdiff_t n, void *to);
+    int (*all_finite)(const void *x, ptrdiff_t n);
+    void (*activate)(fc_activation, ptrdiff_t n, const void *x, void *y, double a, double b);
+    ptrdiff_t (*pool)(const fc_pool_problem *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
+                      double deadline);
+    double (*fma_burn)(ptrdiff_t rounds);
+};
+
+#endif

@@ -1,0 +1,70 @@
+/* The vector vocabulary for AVX2 with FMA: 16 registers of 32 bytes, masks in vector registers. */
+#include <immintrin.h>
+
+typedef __m256i M;
+#if FC_DOUBLE
+typedef __m256d V;
+enum { LANES = 4 };
+#define VI(op) _mm256_##op##_pd
+#else
+typedef __m256 V;
+enum { LANES = 8 };
+#define VI(op) _mm256_##op##_ps
+#endif
+typedef struct { M low, high; } M2;
+
+VEC V v_zero(void) { return VI(setzero)(); }
+VEC V v_set1(T x) { return VI(set1)(x); }
+VEC V v_load(const T *p) { return VI(loadu)(p); }
+VEC void v_store(T *p, V v) { VI(storeu)(p, v); }
+VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
+VEC V v_add(V a, V b) { return VI(add)(a, b); }
+VEC M m_from(const int *set)
+{
+#if FC_DOUBLE
+    return _mm256_setr_epi64x(-set[0], -set[1], -set[2], -set[3]);
+#else
+    return _mm256_setr_epi32(-set[0], -set[1], -set[2], -set[3], -set[4], -set[5], -set[6], -set[7]);
+#endif
+}
+/* lanes first <= lane < end */
+VEC M m_range(int first, int end)
+{
+#if FC_DOUBLE
+    const M lane = _mm256_setr_epi64x(0, 1, 2, 3);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(first), lane),
+                               _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
+#else
+    const M lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+#endif
+}
+VEC V v_load_m(const T *p, M m) { return VI(maskload)(p, m); }
+VEC void v_store_m(T *p, V v, M m) { VI(maskstore)(p, m, v); }
+/* a larger than b, or a NaN; else b: a NaN once met stays */
+VEC V v_max(V a, V b)
+{
+    return VI(blendv)(b, a, VI(or)(VI(cmp)(a, b, _CMP_GT_OQ), VI(cmp)(a, a, _CMP_UNORD_Q)));
+}
+/* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
+VEC M2 m2_range(int first, int end)
+{
+    int set[2 * LANES] = { 0 };
+    for (int lane = first; lane < end; lane++) set[2 * lane] = 1;
+    return (M2){ m_from(set), m_from(set + LANES) };
+}
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m)
+{
+    const V low = VI(maskload)(p, m.low), high = VI(maskload)(p + LANES, m.high);
+#if FC_DOUBLE
+    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(low, high), 0xd8);
+#else
+    const __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
+#endif
+}
+/* joins vectors whose lanes are zero where the other's are not */
+VEC V v_or(V a, V b) { return VI(or)(a, b); }
+#undef VI

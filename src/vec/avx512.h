@@ -1,0 +1,57 @@
+/* The vector vocabulary for AVX-512: 32 registers of 64 bytes, masks of their own. */
+#include <immintrin.h>
+
+#if FC_DOUBLE
+typedef __m512d V;
+typedef __mmask8 M;
+enum { LANES = 8 };
+#define VI(op) _mm512_##op##_pd
+#else
+typedef __m512 V;
+typedef __mmask16 M;
+enum { LANES = 16 };
+#define VI(op) _mm512_##op##_ps
+#endif
+typedef struct { M low, high; } M2;
+
+VEC V v_zero(void) { return VI(setzero)(); }
+VEC V v_set1(T x) { return VI(set1)(x); }
+VEC V v_load(const T *p) { return VI(loadu)(p); }
+VEC void v_store(T *p, V v) { VI(storeu)(p, v); }
+VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
+VEC V v_add(V a, V b) { return VI(add)(a, b); }
+/* lanes first <= lane < end */
+VEC M m_range(int first, int end) { return (M)(((1u << end) - 1u) & ~((1u << first) - 1u)); }
+VEC V v_load_m(const T *p, M m) { return VI(maskz_loadu)(m, p); }
+VEC void v_store_m(T *p, V v, M m) { VI(mask_storeu)(p, m, v); }
+/* a larger than b, or a NaN; else b: a NaN once met stays */
+VEC V v_max(V a, V b)
+{
+#if FC_DOUBLE
+    const M m = _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) | _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q);
+#else
+    const M m = _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) | _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+#endif
+    return VI(mask_blend)(m, b, a);
+}
+/* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
+VEC M2 m2_range(int first, int end)
+{
+    unsigned long long even = 0;
+    for (int lane = first; lane < end; lane++) even |= 1ull << (2 * lane);
+    return (M2){ (M)even, (M)(even >> LANES) };
+}
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m)
+{
+    const V low = VI(maskz_loadu)(m.low, p), high = VI(maskz_loadu)(m.high, p + LANES);
+#if FC_DOUBLE
+    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+#else
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#endif
+    return VI(permutex2var)(low, even, high);
+}
+/* joins vectors whose lanes are zero where the other's are not */
+VEC V v_or(V a, V b) { return VI(or)(a, b); }
+#undef VI

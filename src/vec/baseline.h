@@ -1,0 +1,59 @@
+/* The vector vocabulary in plain C for any machine: GNU vectors of 16 bytes, which the compiler lowers to what there
+ * is. No fused multiply-add, so baseline is right within the error bound but outside the promise of equal bits. */
+typedef T V __attribute__((vector_size(16)));
+enum { LANES = 16 / sizeof(T) };
+typedef struct { int first, end; } M;
+typedef M M2;
+
+VEC V v_set1(T x)
+{
+#if FC_DOUBLE
+    return (V){ x, x };
+#else
+    return (V){ x, x, x, x };
+#endif
+}
+VEC V v_zero(void) { return v_set1(0); }
+VEC V v_load(const T *p)
+{
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+VEC void v_store(T *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+VEC V v_fma(V a, V b, V c) { return a * b + c; }
+VEC V v_add(V a, V b) { return a + b; }
+/* lanes first <= lane < end */
+VEC M m_range(int first, int end) { return (M){ first, end }; }
+VEC V v_load_m(const T *p, M m)
+{
+    V v = v_zero();
+    for (int lane = m.first; lane < m.end; lane++) v[lane] = p[lane];
+    return v;
+}
+VEC void v_store_m(T *p, V v, M m)
+{
+    for (int lane = m.first; lane < m.end; lane++) p[lane] = v[lane];
+}
+/* a larger than b, or a NaN; else b: a NaN once met stays */
+VEC V v_max(V a, V b)
+{
+    V most;
+    for (int lane = 0; lane < LANES; lane++) most[lane] = a[lane] > b[lane] || a[lane] != a[lane] ? a[lane] : b[lane];
+    return most;
+}
+VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m)
+{
+    V v = v_zero();
+    for (int lane = m.first; lane < m.end; lane++) v[lane] = p[2 * lane];
+    return v;
+}
+/* joins vectors whose lanes are zero where the other's are not */
+VEC V v_or(V a, V b)
+{
+    V joined;
+    for (int lane = 0; lane < LANES; lane++) joined[lane] = a[lane] != 0 ? a[lane] : b[lane];
+    return joined;
+}

@@ -1,0 +1,61 @@
+/* The vector vocabulary for AArch64 NEON: 32 registers of 16 bytes, no masks: partial vectors go lane by lane, so that no
+ * byte outside the array is touched. */
+#include <arm_neon.h>
+
+#if FC_DOUBLE
+typedef float64x2_t V;
+enum { LANES = 2 };
+#define VI(op) op##_f64
+#else
+typedef float32x4_t V;
+enum { LANES = 4 };
+#define VI(op) op##_f32
+#endif
+typedef struct { int first, end; } M;
+typedef M M2;
+
+VEC V v_set1(T x) { return VI(vdupq_n)(x); }
+VEC V v_zero(void) { return VI(vdupq_n)(0); }
+VEC V v_load(const T *p) { return VI(vld1q)(p); }
+VEC void v_store(T *p, V v) { VI(vst1q)(p, v); }
+VEC V v_fma(V a, V b, V c) { return VI(vfmaq)(c, a, b); }
+VEC V v_add(V a, V b) { return VI(vaddq)(a, b); }
+/* lanes first <= lane < end */
+VEC M m_range(int first, int end) { return (M){ first, end }; }
+VEC V v_load_m(const T *p, M m)
+{
+    if (m.first == 0 && m.end == LANES) return v_load(p);
+    T lanes[LANES] = { 0 };
+    for (int lane = m.first; lane < m.end; lane++) lanes[lane] = p[lane];
+    return v_load(lanes);
+}
+VEC void v_store_m(T *p, V v, M m)
+{
+    T lanes[LANES];
+    v_store(lanes, v);
+    for (int lane = m.first; lane < m.end; lane++) p[lane] = lanes[lane];
+}
+/* a larger than b, or a NaN; else b: a NaN once met stays */
+VEC V v_max(V a, V b)
+{
+#if FC_DOUBLE
+    return vbslq_f64(vbicq_u64(vceqq_f64(a, a), vcgtq_f64(a, b)), b, a);
+#else
+    return vbslq_f32(vbicq_u32(vceqq_f32(a, a), vcgtq_f32(a, b)), b, a);
+#endif
+}
+VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m)
+{
+    T lanes[LANES] = { 0 };
+    for (int lane = m.first; lane < m.end; lane++) lanes[lane] = p[2 * lane];
+    return v_load(lanes);
+}
+/* joins vectors whose lanes are zero where the other's are not */
+#if FC_DOUBLE
+VEC V v_or(V a, V b) { return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b))); }
+#else
+VEC V v_or(V a, V b) { return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))); }
+#endif
+#undef VI
