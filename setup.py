@@ -73,6 +73,7 @@ class Build(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(build, objects()))
+        ext.depends = ext.extra_objects  # or an old library would count as up to date
         ext.extra_compile_args = [*openmp, *FLAGS, *BASELINE]
         ext.extra_link_args = openmp
         super().build_extension(ext)

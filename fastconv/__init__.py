@@ -1,6 +1,6 @@
 """Fast, exact convolution and pooling for NumPy arrays on a CPU."""
 
-from . import functional
+from . import _arguments, functional
 from ._memory import free_memory
 from ._options import algorithms, get_num_threads, isas, set_num_threads, show_config, using
 from ._version import __version__
@@ -15,5 +15,5 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "using",
-    *functional.__all__,
+    *_arguments.PUBLIC,
 ]

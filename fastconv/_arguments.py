@@ -313,7 +313,8 @@ def ready(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
         and (flags.c_contiguous or not any(s % dtype.itemsize for s in a.strides))
     ):
         return a
-    return a.astype(dtype, order="K")
+    with np.errstate(over="ignore"):
+        return a.astype(dtype, order="K")
 
 
 def lies_channels_last(x: np.ndarray, dims: int) -> bool:
@@ -608,7 +609,8 @@ def convolution(
         )
     if out is not None:
         check_out(op, out, shape, dtype)
-    x, w, b = ready(x, dtype), ready(w, dtype), None if b is None else ready(b, dtype)
+    x, w = ready(x, dtype), ready(w, dtype)
+    b = None if b is None else np.ascontiguousarray(ready(b, dtype))
     result = y = None
     if allocate:
         inputs = (x, w) if b is None else (x, w, b)
@@ -657,7 +659,7 @@ def linear(op, input, weight, bias, allocate=True):
     )  # fmt: skip
     x = ready(x, dtype).reshape(rows, ic, *ones)
     w = ready(w, dtype).reshape(oc, ic, *ones)
-    b = None if b is None else ready(b, dtype)
+    b = None if b is None else np.ascontiguousarray(ready(b, dtype))
     result = y = None
     if allocate:
         result = _memory.empty((*lead, oc), dtype)
@@ -823,6 +825,7 @@ def adaptive_pooling(op, dims, kind, input, output_size, return_indices, allocat
 def global_pooling(op, kind, input, allocate=True):
     """The same six as `pooling`, for any number of spatial axes."""
     x = array(op, "input", input)
+    pool_kind(op, kind, x.dtype)
     if x.ndim < 3:
         remedy = "; one channel of one image is x[None, None]" if x.ndim == 2 else ""
         raise ValueError(
@@ -997,16 +1000,16 @@ def padding(op, input, pad, mode, value):
 
 
 def check_pad(op, mode, n, lo, hi):
-    most = {"constant": INT64_MAX, "reflect": n - 1, "circular": n, "replicate": INT64_MAX}[mode]
-    if n == 0 and mode == "replicate" and max(lo, hi) > 0:
-        most = 0  # there is nothing to repeat
-    if max(lo, hi) > max(most, 0):
+    if mode == "constant":
+        if n + min(lo, 0) + min(hi, 0) < 0:
+            raise ValueError(f"{op}: pad {(lo, hi)} takes more than the {n} elements of an axis")
+        return
+    most = {"reflect": max(n - 1, 0), "circular": n, "replicate": INT64_MAX if n else 0}[mode]
+    if min(lo, hi) < 0 or max(lo, hi) > most:
         raise ValueError(
-            f"{op}: pad must be at most {max(most, 0)} for an axis of {n} and mode={mode!r}, got "
-            f"{max(lo, hi)}"
+            f"{op}: pad must be from 0 to {most} for an axis of {n} and mode={mode!r}, got "
+            f"{quantity(lo)} and {quantity(hi)}"
         )
-    if n + min(lo, 0) + min(hi, 0) < 0:
-        raise ValueError(f"{op}: pad {(lo, hi)} takes away more than the {n} elements of an axis")
 
 
 def fill_value(op, value, dtype):
@@ -1073,9 +1076,10 @@ def resizing(op, input, size, scale_factor, mode, align_corners, recompute_scale
 def sized(op, name, value, convert) -> list | None:
     if value is None:
         return None
-    return [convert(e) for e in (
-        items(op, name, value, "a number or a tuple") if is_sequence(value) else (value,)
-    )]
+    return [
+        convert(e)
+        for e in (items(op, name, value, "a number or a tuple") if is_sequence(value) else (value,))
+    ]
 
 
 def for_each(op, name, entries, dims) -> list | None:

@@ -13,6 +13,9 @@ import numpy as np
 
 from . import _core
 
+# inf - inf and overflow are results of these functions, not accidents in them.
+quiet = np.errstate(all="ignore")
+
 CUBIC = -0.75  # the parameter a of Keys' kernel that PyTorch uses
 
 
@@ -24,6 +27,7 @@ def along(v: np.ndarray, axis: int, ndim: int) -> np.ndarray:
 # --- pooling of element types the engine does not have ------------------------------------------
 
 
+@quiet
 def pool(problem, x: np.ndarray, out: np.ndarray, indices: np.ndarray | None):
     """The door's `pool` for the types that the engine has no kernels for."""
     if problem.kind == "max":
@@ -61,6 +65,7 @@ def lowest(dtype: np.dtype):
     return False if dtype.kind == "b" else np.iinfo(dtype).min
 
 
+@quiet
 def max_pool(problem, x, out, indices):
     """Maximum over windows. NaN wins and stays; of equal values the first gives the index."""
     dims, size = problem.dims, problem.size[-problem.dims :]
@@ -107,6 +112,20 @@ def max_unpool(x: np.ndarray, indices: np.ndarray, shape: tuple, dims: int) -> n
     return out
 
 
+@quiet
+def lp_root(mean: np.ndarray, count: int, power: float, dtype: np.dtype) -> np.ndarray:
+    """What follows the average in power-average pooling, as PyTorch has it."""
+    root = (mean * mean.dtype.type(count)) ** mean.dtype.type(1 / power)
+    return root.astype(dtype, copy=False)
+
+
+@quiet
+def lp_powers(x: np.ndarray, power: float) -> np.ndarray:
+    """What goes into the average; float16 is computed in float32."""
+    wide = x.astype(np.float32) if x.dtype == np.float16 else x
+    return wide ** wide.dtype.type(power)
+
+
 # --- padding and resampling ---------------------------------------------------------------------
 
 
@@ -129,15 +148,14 @@ def pad_source(n: int, lo: int, hi: int, mode: str) -> np.ndarray:
     """Which of `n` elements stands at each place of the padded axis."""
     at = np.arange(-lo, n + hi)
     if mode == "circular":
-        # What is cropped at one end is not there to be wrapped to the other.
-        start, length = max(-lo, 0), n + min(lo, 0) + min(hi, 0)
-        return (at - start) % max(length, 1) + start
+        return at % max(n, 1)
     if mode == "replicate":
         return np.clip(at, 0, n - 1)
     at = np.abs(at)
     return np.where(at < n, at, 2 * (n - 1) - at)
 
 
+@quiet
 def interpolate(x, size, factors, mode: str, aligned: bool) -> np.ndarray:
     """`x` resampled to `size`, one axis after the other, where both methods are separable.
 
@@ -253,6 +271,7 @@ def unfold(x, kernel, dilation, padding, stride, count) -> np.ndarray:
     return out.reshape(*lead, c * prod(kernel), prod(count))
 
 
+@quiet
 def fold(x, size, kernel, dilation, padding, stride, count) -> np.ndarray:
     """The adjoint of `unfold`: patches added up where they overlap."""
     *lead, rows, _ = x.shape
@@ -269,6 +288,7 @@ def fold(x, size, kernel, dilation, padding, stride, count) -> np.ndarray:
 # --- normalisation ------------------------------------------------------------------------------
 
 
+@quiet
 def standardise(x, mean, var, eps, weight, bias, axis: int) -> np.ndarray:
     """(x - mean) / sqrt(var + eps) * weight + bias in float64, weight and bias along `axis`."""
     y = (x - mean) / np.sqrt(var + eps)
@@ -279,17 +299,20 @@ def standardise(x, mean, var, eps, weight, bias, axis: int) -> np.ndarray:
     return y.astype(x.dtype)
 
 
+@quiet
 def moments(x: np.ndarray, axes) -> tuple[np.ndarray, np.ndarray]:
     wide = x.astype(np.float64)
     return wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
 
 
+@quiet
 def update(running, value, momentum):
     """An exponential moving average, in place."""
     if running is not None:
         running[...] = (1 - momentum) * running + momentum * value
 
 
+@quiet
 def batch_norm(x, mean, var, weight, bias, momentum, eps, training) -> np.ndarray:
     """S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015."""
     if not training:
@@ -302,6 +325,7 @@ def batch_norm(x, mean, var, weight, bias, momentum, eps, training) -> np.ndarra
     return standardise(x, own_mean, own_var, eps, weight, bias, 1)
 
 
+@quiet
 def instance_norm(x, mean, var, weight, bias, momentum, eps, use_input_stats) -> np.ndarray:
     """D. Ulyanov et al., "Instance normalization", arXiv:1607.08022."""
     if not use_input_stats:
@@ -328,6 +352,7 @@ def group_norm(x, groups, weight, bias, eps) -> np.ndarray:
     return standardise(x, mean.reshape(shape), var.reshape(shape), eps, weight, bias, 1)
 
 
+@quiet
 def layer_norm(x, axes: int, weight, bias, eps) -> np.ndarray:
     """J. Ba et al., "Layer normalization", arXiv:1607.06450."""
     if x.size == 0:
@@ -338,6 +363,7 @@ def layer_norm(x, axes: int, weight, bias, eps) -> np.ndarray:
     return (y if bias is None else y + bias).astype(x.dtype)
 
 
+@quiet
 def local_response_norm(x, size, alpha, beta, k) -> np.ndarray:
     """x / (k + alpha * mean of squares over `size` channels)**beta, zeros beyond the channels.
 
@@ -354,6 +380,7 @@ def local_response_norm(x, size, alpha, beta, k) -> np.ndarray:
     return (wide / (k + alpha * total / size) ** beta).astype(x.dtype)
 
 
+@quiet
 def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     """x - log(sum(exp(x))), from the maximum down so that nothing overflows."""
     if x.size == 0:
@@ -364,6 +391,7 @@ def log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return wide.astype(x.dtype).reshape(x.shape)
 
 
+@quiet
 def softmax(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x) / sum(exp(x)), from the maximum down so that nothing overflows."""
     if x.size == 0:
@@ -373,6 +401,7 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return (wide / wide.sum(axis, keepdims=True)).astype(x.dtype).reshape(x.shape)
 
 
+@quiet
 def dropout(x: np.ndarray, p: float, inplace: bool) -> np.ndarray:
     """Each element zero with probability p, else divided by 1 - p.
 
@@ -394,6 +423,7 @@ def dense_axes(x: np.ndarray) -> tuple:
     return tuple(sorted(range(x.ndim), key=lambda a: -abs(x.strides[a])))
 
 
+@quiet
 def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
     """The engine's activation on an array of any strides; float16 is computed in float32."""
     axes = dense_axes(x)
@@ -405,6 +435,7 @@ def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
     return y.astype(x.dtype, copy=False).transpose(np.argsort(axes)).reshape(x.shape)
 
 
+@quiet
 def prelu(x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """max(x, 0) + slope * min(x, 0), a slope per channel or one for all."""
     wide = np.float32 if x.dtype == np.float16 else x.dtype
@@ -427,9 +458,3 @@ def from_keras_depthwise(w: np.ndarray) -> np.ndarray:
     *kernel, channels, multiplier = w.shape
     moved = np.moveaxis(w, (-2, -1), (0, 1))
     return np.ascontiguousarray(moved).reshape(channels * multiplier, 1, *kernel)
-
-
-def lp_root(mean: np.ndarray, count: int, power: float) -> np.ndarray:
-    """What follows the average in power-average pooling, as PyTorch has it."""
-    with np.errstate(all="ignore"):
-        return (mean * mean.dtype.type(count)) ** mean.dtype.type(1 / power)

@@ -21,6 +21,65 @@ from . import _arguments, _core, _numpy_ops
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "global_avg_pool",
+    "global_max_pool",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
+    "pad",
+    "interpolate",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "unfold",
+    "fold",
+    "batch_norm",
+    "instance_norm",
+    "group_norm",
+    "layer_norm",
+    "local_response_norm",
+    "softmax",
+    "log_softmax",
+    "dropout",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "silu",
+    "gelu",
+    "sigmoid",
+    "tanh",
+    "hardsigmoid",
+    "hardswish",
+    "softplus",
+    "from_hwio",
+    "from_keras_depthwise",
+]
+
 Ints = int | tuple[int, ...]
 Padding = int | str | tuple
 Activation = str | tuple | None
@@ -44,7 +103,7 @@ def _convolve(op, dims, transposed, *arguments):
 def _pool(judged, out=None):
     problem, x, y, indices, result, positions = judged
     if y.size:
-        door = _core if y.dtype is _arguments.F32 or y.dtype is _arguments.F64 else _numpy_ops
+        door = _numpy_ops if _arguments.float_kind(y.dtype) is None else _core
         door.pool(problem, x, y, indices)
     result = _delivered(result, out)
     return result if positions is None else (result, positions)
@@ -400,11 +459,9 @@ def _lp_pool(op, dims, input, norm_type, kernel_size, stride, ceil_mode):
     # Judged before the powers are taken, on the input itself.
     _windows(op, dims, "avg", x, kernel_size, stride, ceil_mode, judge_only=True)
     count = prod(_arguments.integers(op, "kernel_size", kernel_size, dims, 1))
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    with np.errstate(all="ignore"):
-        powers = wide ** wide.dtype.type(power)
+    powers = _numpy_ops.lp_powers(x, power)
     mean = _windows(op, dims, "avg", powers, kernel_size, stride, ceil_mode)
-    return _numpy_ops.lp_root(mean, count, power).astype(x.dtype, copy=False)
+    return _numpy_ops.lp_root(mean, count, power, x.dtype)
 
 
 def _windows(op, dims, kind, x, kernel_size, stride, ceil_mode, judge_only=False):
@@ -606,11 +663,12 @@ def max_unpool3d(
 def pad(
     input: ArrayLike, pad: tuple[int, ...], mode: str = "constant", value: float | None = None
 ) -> NDArray:
-    """`input` with elements added at the ends of its axes, or taken away where pad is negative.
+    """`input` with elements added at the ends of its axes.
 
     pad: (low, high) of the last axis, then of the one before, and so on.
-    mode: "constant" fills with `value` (0 if None); "reflect" mirrors without the edge, by less
-        than the size; "replicate" repeats the edge; "circular" wraps around, at most once.
+    mode: "constant" fills with `value` (0 if None) and takes elements away where pad is negative;
+        "reflect" mirrors without the edge, by less than the size; "replicate" repeats the
+        edge; "circular" wraps around, at most once.
 
     Any bool, integer or float type, kept.
     """
@@ -916,9 +974,4 @@ def from_keras_depthwise(w: ArrayLike) -> NDArray:
 
 
 # The names that explain() and workspace_bytes() know a call by.
-_arguments.PUBLIC.update(
-    (name, f)
-    for name, f in tuple(globals().items())
-    if name[0] != "_" and getattr(f, "__module__", None) == __name__
-)
-__all__ = sorted(_arguments.PUBLIC)
+_arguments.PUBLIC.update((name, globals()[name]) for name in __all__)

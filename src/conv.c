@@ -90,6 +90,7 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
     const fc_status status = choose(options->algorithm, plan);
     if (status != FC_OK) return status;
     plan->algo->book(plan);
+    plan->work.workspace_bytes = (plan->work.workspace_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN;
     plan->work.run = plan->algo->run;
     plan->packed_bytes = fc_weights_packed_bytes(plan);
     return FC_OK;

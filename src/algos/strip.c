@@ -25,10 +25,12 @@ void fc_strip_plan(const fc_conv_plan *p, const fc_phase *f, fc_strip *s)
         s->row_j = h->taps;
         s->row_t = 1;
     }
-    const ptrdiff_t reach = fc_ceil_div(span_of(w, s->columns), w->in_step);
-    s->set_per_tap = w->taps * s->columns < w->in_step * reach;
+    /* the smaller of the two ways, so that no part of a block needs more than the whole: workspaces are booked by blocks */
+    const ptrdiff_t apart = fc_round_up(s->columns, lanes);
+    const ptrdiff_t together = fc_round_up(fc_ceil_div(span_of(w, s->columns), w->in_step), lanes);
+    s->set_per_tap = w->taps * apart < w->in_step * together;
     s->sets = s->set_per_tap ? w->taps : w->in_step;
-    s->pitch = fc_round_up(s->set_per_tap ? s->columns : reach, lanes);
+    s->pitch = s->set_per_tap ? apart : together;
     s->plane = s->strip_rows * s->sets * s->pitch;
     s->channel = f->axis[FC_DEPTH].taps * s->plane;
 }
