@@ -853,8 +853,12 @@ def pool_arrays(problem, shape, x, dtype, from_view, return_indices, out, alloca
         result = result_array(shape, dtype, dims, from_view, out, (x,))
         y = door_view(result, dims, batched, from_view)
         if return_indices:
-            positions = result_array(shape, np.dtype(np.int64), dims, from_view, None, ())
-            indices = door_view(positions, dims, batched, from_view)
+            # The door writes them channels first in every layout.
+            out_size = problem.out_size[-dims:]
+            indices = _memory.empty((problem.batch, problem.channels, *out_size), np.int64)
+            positions = indices if batched else indices[0]
+            if problem.channels_last and not from_view:
+                positions = as_last(positions, dims)
     return problem, door_view(x, dims, batched, from_view), y, indices, result, positions
 
 

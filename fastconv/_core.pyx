@@ -63,6 +63,16 @@ cdef class _Array:
         return 0
 
 
+cdef void _contiguous(ptrdiff_t *stride, ptrdiff_t channels, ptrdiff_t *size, bint channels_last) noexcept:
+    """The strides that a new result of (batch, channels, *size) has."""
+    cdef ptrdiff_t pixel = channels if channels_last else 1
+    stride[4] = pixel
+    stride[3] = stride[4] * size[2]
+    stride[2] = stride[3] * size[1]
+    stride[1] = 1 if channels_last else stride[2] * size[0]
+    stride[0] = stride[2] * size[0] * (1 if channels_last else channels)
+
+
 cdef fc_type _type_of(_Array array) except *:
     if array.view.itemsize == 4:
         return FC_F32
@@ -118,7 +128,7 @@ cdef class ConvPlan:
 
     cdef fc_conv_plan plan
     cdef readonly object problem
-    def __cinit__(self, problem, _Array x not None, _Array w not None, _Array y not None, bint packed=False):
+    def __cinit__(self, problem, _Array x not None, _Array w not None, _Array y, bint packed=False):
         cdef fc_conv_problem p
         cdef fc_options o
         cdef fc_status status
@@ -134,9 +144,13 @@ cdef class ConvPlan:
         _triple(problem.pad, p.pad)
         _triple(problem.out_size, p.out_size)
         x.place(dims, problem.channels_last, p.batch, p.ic, p.size)
-        y.place(dims, problem.channels_last, p.batch, p.oc, p.out_size)
+        if y is None:
+            _contiguous(p.y_stride, p.oc, p.out_size, problem.channels_last)
+        else:
+            y.place(dims, problem.channels_last, p.batch, p.oc, p.out_size)
+            p.y_stride = y.stride
         w.place(dims, False, p.ic if p.transposed else p.oc, (p.oc if p.transposed else p.ic) // p.groups, p.kernel)
-        p.x_stride, p.y_stride, p.w_stride = x.stride, y.stride, w.stride
+        p.x_stride, p.w_stride = x.stride, w.stride
         p.activation = <fc_activation><int>_ACTIVATION[problem.activation or "identity"]
         p.a, p.b = (tuple(problem.parameters) + (0.0, 0.0))[:2]
         name = problem.algorithm or options.get()[1]
@@ -196,20 +210,9 @@ def conv(problem, x, w, bias, out):
     plan.run(held_x, held_w, None if bias is None else _Array(bias), held_y)
 
 
-def conv_plan(problem, x, w, out):
-    """The plan `conv` would run; out may be any array of the result's shape and strides."""
-    return ConvPlan(problem, _Array(x), _Array(w), _Array(out))
-
-
-def pack(problem, x, w, out):
-    """Weights as the kernels of the chosen ISA and algorithm read them, to be given to `conv_packed`."""
-    cdef _Array held_w = _Array(w)
-    cdef ConvPlan plan = ConvPlan(problem, _Array(x), held_w, _Array(out), True)
-    packed = _memory.packed(plan.plan.packed_bytes + FC_ALIGN)
-    cdef uintptr_t at = _aligned(packed)
-    with nogil:
-        fc_conv_pack(&plan.plan, held_w.view.buf, <void *>at)
-    return plan, packed
+def conv_plan(problem, x, w):
+    """The plan `conv` would run into a new array."""
+    return ConvPlan(problem, _Array(x), _Array(w), None)
 
 
 def pool(problem, x, out, indices):
@@ -226,10 +229,10 @@ def pool(problem, x, out, indices):
     _run(&plan.work, &b)
 
 
-def pool_figures(problem, x, out, indices):
-    """The figures of the plan `pool` would run."""
+def pool_figures(problem, x, bint indices):
+    """The figures of the plan `pool` would run into a new array."""
     cdef fc_pool_plan plan
-    _pool_plan(problem, _Array(x), _Array(out), indices, &plan)
+    _pool_plan(problem, _Array(x), None, indices, &plan)
     return _figures(&plan.work)
 
 
@@ -248,8 +251,12 @@ cdef int _pool_plan(problem, _Array x, _Array y, bint indices, fc_pool_plan *pla
     _triple(problem.pad_after, p.pad_after)
     _triple(problem.out_size, p.out_size)
     x.place(problem.dims, problem.channels_last, p.batch, p.channels, p.size)
-    y.place(problem.dims, problem.channels_last, p.batch, p.channels, p.out_size)
-    p.x_stride, p.y_stride = x.stride, y.stride
+    p.x_stride = x.stride
+    if y is None:
+        _contiguous(p.y_stride, p.channels, p.out_size, problem.channels_last)
+    else:
+        y.place(problem.dims, problem.channels_last, p.batch, p.channels, p.out_size)
+        p.y_stride = y.stride
     p.indices = indices
     if fc_pool_plan_make(&p, &o, plan) != FC_OK:
         raise ValueError(f"{problem.op}: this machine cannot run that ISA")

@@ -71,7 +71,6 @@ def max_pool(problem, x, out, indices):
     dims, size = problem.dims, problem.size[-problem.dims :]
     if problem.channels_last:
         x, out = np.moveaxis(x, -1, 1), np.moveaxis(out, -1, 1)
-        indices = None if indices is None else np.moveaxis(indices, -1, 1)
     axes = windows(problem)
     out[...] = lowest(x.dtype)
     if indices is not None:
@@ -432,7 +431,8 @@ def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
     y = np.empty(flat.shape, wide)
     if y.size:
         _core.activate(name, parameters, flat, y)
-    return y.astype(x.dtype, copy=False).transpose(np.argsort(axes)).reshape(x.shape)
+    back = sorted(range(x.ndim), key=axes.__getitem__)
+    return y.astype(x.dtype, copy=False).reshape([x.shape[a] for a in axes]).transpose(back)
 
 
 @quiet

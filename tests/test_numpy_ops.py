@@ -61,7 +61,7 @@ def oracle(module, op, arguments, options, wide=False):
 
 X = counted(2, 4, 6, 9)
 WAVES = reals(2, 6, 5, 7)
-C6 = [reals(6) for _ in range(4)]
+C6 = [reals(6, dtype=np.float64) for _ in range(4)]
 
 # Functions that move values: op, arguments, options.
 MOVES = [
@@ -84,7 +84,7 @@ MOVES = [
     ("unfold", (X, (3, 2), (2, 3), (1, 2), (2, 1)), {}),
     ("unfold", (X[0], 5), {"padding": 4, "stride": 3}),
     ("fold", (counted(2, 12, 35), (6, 8), 2), {}),
-    ("fold", (counted(2, 12, 12), (6, 8), (2, 3)), {"stride": 2}),
+    ("fold", (counted(2, 12, 9), (6, 8), (2, 3)), {"stride": 2}),
     ("interpolate", (X, 7), {}),
     ("interpolate", (X, (13, 4)), {}),
     ("interpolate", (X, (13, 4)), {"mode": "nearest-exact"}),
