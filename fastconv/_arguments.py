@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numbers
 import operator
+import sys
 from functools import lru_cache
 from itertools import chain
 from math import inf, prod
@@ -156,6 +157,12 @@ def is_sequence(value) -> bool:
     return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
+def is_exact(value) -> bool:
+    """Whether equal values mean equal calls: 1, 1.0 and True are equal, but not the same."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and {*map(type, value)} == {int})
+
+
 def integers(op: str, name: str, value, dims: int, low: int = 0) -> tuple:
     """An int, or a tuple of `dims` of them; a tuple of one stands for all, as in PyTorch."""
     if not is_sequence(value):
@@ -253,12 +260,17 @@ def activation_parameters(op: str, activation) -> tuple[str | None, tuple]:
 # --- arrays -------------------------------------------------------------------------------------
 
 
+def is_masked(value) -> bool:
+    ma = sys.modules.get("numpy.ma")  # not imported, it has made no arrays; importing takes 10 ms
+    return ma is not None and isinstance(value, ma.MaskedArray)
+
+
 def array(op: str, name: str, value) -> np.ndarray:
     """`value` as a plain array that a process can address."""
     if type(value) is not np.ndarray:
         if value is None:
             raise TypeError(f"{op}: {name} must be an array, got None")
-        if isinstance(value, np.ma.MaskedArray):
+        if is_masked(value):
             raise TypeError(f"{op}: {name} must not be a masked array; fill it: {name}.filled(0)")
         try:
             value = np.asarray(value)
@@ -360,7 +372,7 @@ def overlap(out: np.ndarray, a: np.ndarray) -> bool:
 
 
 def check_out(op: str, out, shape: tuple, dtype: np.dtype):
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if not isinstance(out, np.ndarray) or is_masked(out):
         raise TypeError(f"{op}: out must be a numpy.ndarray, got {shown(out)}")
     if out.dtype != dtype:
         raise TypeError(f"{op}: out must have type {dtype}, got {out.dtype}")
@@ -503,7 +515,7 @@ def check_weight(op, transposed, shape, dims, ic, groups) -> tuple[int, tuple]:
     if ic % groups or oc % groups:
         raise ValueError(
             f"{op}: groups={groups} must divide the channels of input ({ic}) and of the output "
-            f"({oc}, the first axis of weight)"
+            f"({oc})"
         )
     if (first if transposed else second * groups) != ic:
         raise ValueError(
@@ -582,10 +594,10 @@ def convolution(
     b, b_dtype = (None, dtype) if bias is None else operand(op, "bias", bias, dtype)
     # Judging takes longer than a small convolution, so the usual calls are memoised as they come.
     last = False
-    usual = (
-        int is type(stride) is type(output_padding) is type(dilation) is type(groups)
-        and (type(padding) is int or type(padding) is str)
-        and None is algorithm is activation is layout
+    usual = None is algorithm is activation is layout and (
+        int is type(stride) is type(padding) is type(output_padding) is type(dilation)
+        and int is type(groups)
+        or all(map(is_exact, (stride, padding, output_padding, dilation, groups)))
     )
     if not usual:
         options = conv_options(
@@ -783,10 +795,13 @@ def pooling(
         kernel_size, stride, padding, dilation, ceil_mode, count_include_pad, divisor_override,
     )  # fmt: skip
     usual = (
-        int is type(kernel_size) is type(padding) is type(dilation)
-        and bool is type(ceil_mode) is type(count_include_pad)
-        and (stride is None or type(stride) is int)
+        bool is type(ceil_mode) is type(count_include_pad)
         and None is divisor_override is layout
+        and (stride is None or is_exact(stride))
+        and (
+            int is type(kernel_size) is type(padding) is type(dilation)
+            or all(map(is_exact, (kernel_size, padding, dilation)))
+        )
     )
     if not usual:
         options = pool_options(op, dims, *options)

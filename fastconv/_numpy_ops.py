@@ -74,14 +74,16 @@ def max_pool(problem, x, out, indices):
     axes = windows(problem)
     out[...] = lowest(x.dtype)
     if indices is not None:
-        indices[...] = flat_index([np.minimum(f, n - 1) for (f, _, _), n in zip(axes, size)], size)
+        indices[...] = flat_index(
+            [np.minimum(f, n - 1) for (f, _, _), n in zip(axes, size, strict=True)], size
+        )
     counts = [int(np.max((end - first - 1) // step)) + 1 for first, end, step in axes]
     for taps in product(*map(range, counts)):
-        at = [first + t * step for t, (first, _, step) in zip(taps, axes)]
+        at = [first + t * step for t, (first, _, step) in zip(taps, axes, strict=True)]
         inside = np.ones((1,) * dims, bool)
-        for axis, (place, (_, end, _)) in enumerate(zip(at, axes)):
+        for axis, (place, (_, end, _)) in enumerate(zip(at, axes, strict=True)):
             inside = inside & along(place < end, axis, dims)
-        at = [np.minimum(place, n - 1) for place, n in zip(at, size)]
+        at = [np.minimum(place, n - 1) for place, n in zip(at, size, strict=True)]
         value = x[:, :, *np.ix_(*at)]
         better = inside & ((value > out) | (value != value))
         np.copyto(out, value, where=better)
@@ -133,8 +135,12 @@ def pad(x: np.ndarray, ends: list, mode: str, value) -> np.ndarray:
     if mode == "constant":
         shape = [n + lo + hi for n, (lo, hi) in zip(x.shape, ends, strict=True)]
         out = np.full(shape, value, x.dtype)
-        inner = tuple(slice(max(lo, 0), m - max(hi, 0)) for m, (lo, hi) in zip(shape, ends))
-        kept = tuple(slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(x.shape, ends))
+        inner = tuple(
+            slice(max(lo, 0), m - max(hi, 0)) for m, (lo, hi) in zip(shape, ends, strict=True)
+        )
+        kept = tuple(
+            slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(x.shape, ends, strict=True)
+        )
         out[inner] = x[kept]
         return out
     for axis, (lo, hi) in enumerate(ends):
@@ -276,11 +282,11 @@ def fold(x, size, kernel, dilation, padding, stride, count) -> np.ndarray:
     *lead, rows, _ = x.shape
     c = rows // prod(kernel)
     patches = x.reshape(*lead, c, *kernel, *count)
-    out = np.zeros((*lead, c, *(n + 2 * p for n, p in zip(size, padding))), x.dtype)
+    out = np.zeros((*lead, c, *(n + 2 * p for n, p in zip(size, padding, strict=True))), x.dtype)
     for i, j in product(*map(range, kernel)):
         at = tap_slices((i, j), dilation, stride, count)
         out[..., *at] += patches[..., i, j, :, :]
-    inner = tuple(slice(p, p + n) for n, p in zip(size, padding))
+    inner = tuple(slice(p, p + n) for n, p in zip(size, padding, strict=True))
     return np.ascontiguousarray(out[..., *inner])
 
 
