@@ -45,6 +45,7 @@ typedef struct fc_phase {
     fc_axis axis[FC_SPATIAL];
     ptrdiff_t taps, outputs; /* products over the axes */
     ptrdiff_t taps_before;   /* taps of all earlier phases: where its packed weights begin */
+    ptrdiff_t run, origin;   /* outputs side by side in y from any multiple of run on; y's element of output 0 */
 } fc_phase;
 ptrdiff_t fc_phases(const fc_conv_plan *);
 void fc_phase_of(const fc_conv_plan *, ptrdiff_t index, fc_phase *);
@@ -88,11 +89,20 @@ typedef struct fc_strip {
     ptrdiff_t jd, jh0, rows, jw0, columns;
     ptrdiff_t row_j, row_t, strip_rows; /* output row r, tap th: strip row r*row_j + th*row_t */
     ptrdiff_t sets, pitch;
-    int set_per_tap;
+    int set_per_tap, row_per_tap;
     ptrdiff_t plane, channel; /* elements */
+    ptrdiff_t copies;         /* how many copies of rows fill it; all else is padding */
 } fc_strip;
 void fc_strip_plan(const fc_conv_plan *, const fc_phase *, fc_strip *);
-void fc_strip_fill(const fc_conv_plan *, const fc_phase *, const fc_strip *, const void *x, ptrdiff_t channels, void *to);
 ptrdiff_t fc_strip_tap(const fc_phase *, const fc_strip *, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw);
+
+/* The i-th copy: rows with x and to still relative to the channel's image and strip. Returns 0 where all its
+ * rows are padding. */
+typedef struct fc_strip_copy {
+    fc_rows rows;
+    ptrdiff_t x, to; /* elements */
+} fc_strip_copy;
+int fc_strip_copy_of(const fc_conv_plan *, const fc_phase *, const fc_strip *, ptrdiff_t i, fc_strip_copy *);
+void fc_strip_fill(const fc_conv_plan *, const fc_phase *, const fc_strip *, const void *x, ptrdiff_t channels, void *to);
 
 #endif

@@ -91,14 +91,43 @@ static void pack(const fc_conv_plan *p, const void *w, void *packed)
     }
 }
 
-/* Everything that stays the same from channel to channel. */
+/* Everything that stays the same from channel to channel. Where the strip takes few copies they are worked out once, and
+ * its padding, which they do not touch, is zeroed once. */
+enum { COPIES = 4 };
 typedef struct geometry {
     fc_phase f;
     fc_strip strip;
+    fc_strip_copy copy[COPIES];
+    int copies; /* or -1: more than COPIES */
     ptrdiff_t *tap, *weight;
     void *room, *image, *line;
     int grid, in_place;
 } geometry;
+
+static void prepare_copies(const fc_conv_plan *p, geometry *g)
+{
+    g->copies = -1;
+    if (g->strip.copies > COPIES) return;
+    g->copies = 0;
+    for (ptrdiff_t i = 0; i < g->strip.copies; i++)
+        if (fc_strip_copy_of(p, &g->f, &g->strip, i, &g->copy[g->copies])) {
+            g->copy[g->copies].rows.to = fc_to(p, g->image, g->copy[g->copies].to);
+            g->copies++;
+        }
+    memset(g->image, 0, (size_t)g->strip.channel * p->work.kernels->size);
+}
+
+static void fill(const fc_conv_plan *p, geometry *g, const void *x)
+{
+    if (g->copies < 0) {
+        fc_strip_fill(p, &g->f, &g->strip, x, 1, g->image);
+        return;
+    }
+    for (int i = 0; i < g->copies; i++) {
+        g->copy[i].rows.x = fc_at(p, x, g->copy[i].x);
+        p->work.kernels->pad_rows(&g->copy[i].rows);
+    }
+}
 
 static void lay_out(const fc_conv_plan *p, geometry *g, ptrdiff_t block, void *workspace)
 {
@@ -124,8 +153,9 @@ static void lay_out(const fc_conv_plan *p, geometry *g, ptrdiff_t block, void *w
                 g->tap[t] = fc_strip_tap(&g->f, s, td, th, tw);
                 g->weight[t] = weight_offset(p, &g->f, t);
             }
-    g->grid = t > 0 && d->taps == 1 && s->sets == 1 && s->row_j == 1 && s->row_t == 1 && w->tap_step == 1 && !s->set_per_tap;
-    g->in_place = p->packed || fc_weights_in_place(p);
+    g->grid = t > 0 && d->taps == 1 && s->row_t == 1;
+    g->in_place = fc_weights_in_place(p);
+    prepare_copies(p, g);
 }
 
 static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, void *y)
@@ -148,7 +178,7 @@ static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, 
     const ptrdiff_t rows = d->rows;
     d->rows = 1;
     d->y = g->line;
-    for (ptrdiff_t r = 0; r < rows; r++, d->x = fc_at(p, d->x, d->x_row)) {
+    for (ptrdiff_t r = 0; r < rows; r++, d->x = fc_at(p, d->x, d->stride * d->x_row)) {
         k->depthwise(d);
         if (q->activation != FC_IDENTITY) k->activate(q->activation, d->n, g->line, g->line, q->a, q->b);
         for (ptrdiff_t j = 0; j < d->n; j++)
@@ -156,15 +186,15 @@ static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, 
     }
 }
 
-static void run_channel(const fc_conv_plan *p, const geometry *g, const fc_buffers *b, ptrdiff_t n, ptrdiff_t channel)
+static void run_channel(const fc_conv_plan *p, geometry *g, const fc_buffers *b, ptrdiff_t n, ptrdiff_t channel)
 {
     const fc_conv_problem *q = &p->problem;
     const fc_strip *s = &g->strip;
-    fc_strip_fill(p, &g->f, s, fc_at(p, b->x, n * q->x_stride[FC_N] + channel * q->x_stride[FC_C]), 1, g->image);
+    fill(p, g, fc_at(p, b->x, n * q->x_stride[FC_N] + channel * q->x_stride[FC_C]));
     for (ptrdiff_t m = 0; m < p->ocg; m++) {
         const ptrdiff_t oc = channel * p->ocg + m;
         fc_depthwise d = { .x = g->image, .bias = b->bias ? fc_at(p, b->bias, oc) : NULL, .tap = g->tap, .taps = g->f.taps,
-                           .rows = s->rows, .x_row = s->row_j * s->sets * s->pitch, .n = s->columns,
+                           .rows = s->rows, .x_row = s->sets * s->pitch, .stride = s->row_j, .n = s->columns,
                            .kh = g->grid ? g->f.axis[FC_HEIGHT].taps : 0, .kw = g->grid ? g->f.axis[FC_WIDTH].taps : 0 };
         if (p->packed) {
             d.w = fc_at(p, b->w, g->f.taps_before * q->oc + oc * g->f.taps);

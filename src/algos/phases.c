@@ -46,6 +46,21 @@ static void axis_of(const fc_conv_plan *p, int axis, ptrdiff_t phase, fc_axis *a
 
 ptrdiff_t fc_phases(const fc_conv_plan *p) { return p->phases[0] * p->phases[1] * p->phases[2]; }
 
+static void place_outputs(const fc_conv_plan *p, fc_phase *phase)
+{
+    const ptrdiff_t *s = p->problem.y_stride + 2;
+    int side_by_side = 1;
+    phase->run = 1;
+    phase->origin = 0;
+    for (int axis = FC_WIDTH; axis >= 0; axis--) {
+        const fc_axis *a = &phase->axis[axis];
+        phase->origin += a->out0 * s[axis];
+        if (a->n == 1) continue;
+        side_by_side = side_by_side && s[axis] * a->out_step == phase->run;
+        if (side_by_side) phase->run *= a->n;
+    }
+}
+
 static void split(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)
 {
     const ptrdiff_t w = index % p->phases[FC_WIDTH], rest = index / p->phases[FC_WIDTH];
@@ -58,6 +73,7 @@ static void split(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)
         phase->taps *= phase->axis[axis].taps;
         phase->outputs *= phase->axis[axis].n;
     }
+    place_outputs(p, phase);
 }
 
 void fc_phase_of(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)

@@ -13,14 +13,14 @@ void fc_strip_plan(const fc_conv_plan *p, const fc_phase *f, fc_strip *s)
     const fc_axis *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
     const ptrdiff_t lanes = p->work.kernels->lanes;
     if (h->taps == 0 || w->taps == 0 || f->axis[FC_DEPTH].taps == 0) {
-        s->row_j = s->row_t = s->strip_rows = s->sets = s->pitch = s->plane = s->channel = 0;
-        s->set_per_tap = 0;
+        *s = (fc_strip){ .jd = s->jd, .jh0 = s->jh0, .rows = s->rows, .jw0 = s->jw0, .columns = s->columns };
         return;
     }
     s->strip_rows = span_of(h, s->rows);
     s->row_j = h->in_step;
     s->row_t = h->tap_step;
-    if (s->rows * h->taps < s->strip_rows) {
+    s->row_per_tap = s->rows * h->taps < s->strip_rows;
+    if (s->row_per_tap) {
         s->strip_rows = s->rows * h->taps;
         s->row_j = h->taps;
         s->row_t = 1;
@@ -33,6 +33,7 @@ void fc_strip_plan(const fc_conv_plan *p, const fc_phase *f, fc_strip *s)
     s->pitch = s->set_per_tap ? apart : together;
     s->plane = s->strip_rows * s->sets * s->pitch;
     s->channel = f->axis[FC_DEPTH].taps * s->plane;
+    s->copies = f->axis[FC_DEPTH].taps * s->sets * (s->row_per_tap ? h->taps : 1);
 }
 
 ptrdiff_t fc_strip_tap(const fc_phase *f, const fc_strip *s, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw)
@@ -43,58 +44,51 @@ ptrdiff_t fc_strip_tap(const fc_phase *f, const fc_strip *s, ptrdiff_t td, ptrdi
     return row + shift % w->in_step * s->pitch + shift / w->in_step;
 }
 
-/* The rows of one set: input row in0 + i*step of strip rows i = from, from + every, ... */
-static void fill_rows(const fc_conv_plan *p, const fc_strip *s, const fc_axis *h, const char *x, ptrdiff_t set,
-                      ptrdiff_t in_row, ptrdiff_t step, ptrdiff_t from, ptrdiff_t every, ptrdiff_t count, fc_rows *r, void *plane)
+int fc_strip_copy_of(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, ptrdiff_t i, fc_strip_copy *copy)
 {
-    const ptrdiff_t x_h = p->problem.x_stride[FC_H], size = (ptrdiff_t)p->work.kernels->size;
-    const ptrdiff_t start = in_row;
-    ptrdiff_t first = start < 0 ? fc_min(fc_ceil_div(-start, step), count) : 0;
-    ptrdiff_t end = start >= h->size ? 0 : fc_min((h->size - 1 - start) / step + 1, count);
-    if (end < first) end = first = 0;
-    char *to = fc_to(p, plane, (from * s->sets + set) * s->pitch);
-    const ptrdiff_t to_row = every * s->sets * s->pitch;
-    for (ptrdiff_t i = 0; i < count; i++)
-        if (i < first || i >= end) memset(to + i * to_row * size, 0, (size_t)(s->pitch * size));
-    r->x = x + (start + first * step) * x_h * size;
-    r->rows = end - first;
-    r->x_row = step * x_h;
-    r->to = to + first * to_row * size;
-    r->to_row = to_row;
-    if (r->rows > 0) p->work.kernels->pad_rows(r);
+    const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
+    const ptrdiff_t *x_stride = p->problem.x_stride;
+    const ptrdiff_t per_plane = s->row_per_tap ? h->taps : 1;
+    const ptrdiff_t set = i % s->sets, th = i / s->sets % per_plane, td = i / (s->sets * per_plane);
+
+    const ptrdiff_t id = d->in0 + s->jd * d->in_step + td * d->tap_step;
+    if (id < 0 || id >= d->size) return 0;
+
+    /* the strip's rows: all of them, or every h->taps-th from th on */
+    const ptrdiff_t ih = h->in0 + s->jh0 * h->in_step + (s->row_per_tap ? th * h->tap_step : 0);
+    const ptrdiff_t step = s->row_per_tap ? h->in_step : 1, every = s->row_per_tap ? h->taps : 1;
+    const ptrdiff_t count = s->row_per_tap ? s->rows : s->strip_rows, first = ih < 0 ? fc_min(fc_ceil_div(-ih, step), count) : 0;
+    const ptrdiff_t end = ih >= h->size ? 0 : fc_min((h->size - 1 - ih) / step + 1, count);
+
+    /* strip column j is input column iw + j*in_step */
+    const ptrdiff_t iw = w->in0 + s->jw0 * w->in_step + (s->set_per_tap ? set * w->tap_step : set);
+    const fc_axis columns = { .n = s->pitch, .size = w->size, .in0 = iw, .in_step = w->in_step };
+    copy->rows = (fc_rows){ .rows = end - first, .x_row = step * x_stride[FC_H], .step = w->in_step * x_stride[FC_W],
+                            .n = s->pitch, .to_row = every * s->sets * s->pitch };
+    fc_valid(&columns, 0, &copy->rows.first, &copy->rows.end);
+    copy->x = id * x_stride[FC_D] + (ih + first * step) * x_stride[FC_H] + iw * x_stride[FC_W];
+    copy->to = td * s->plane + ((th + first * every) * s->sets + set) * s->pitch;
+    return end > first;
 }
 
-static void fill_plane(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, const char *x, void *plane)
+/* Whether some row or plane of the strip lies outside the image; columns outside are padded by the copies. */
+static int has_padding(const fc_phase *f, const fc_strip *s)
 {
-    const fc_axis *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
-    const ptrdiff_t x_w = p->problem.x_stride[FC_W], size = (ptrdiff_t)p->work.kernels->size;
-    for (ptrdiff_t set = 0; set < s->sets; set++) {
-        const ptrdiff_t at = w->in0 + s->jw0 * w->in_step + (s->set_per_tap ? set * w->tap_step : set);
-        /* strip column j is input column at + j*in_step */
-        fc_axis columns = { .n = s->pitch, .size = w->size, .in0 = at, .in_step = w->in_step };
-        fc_rows r = { .step = w->in_step * x_w, .n = s->pitch };
-        fc_valid(&columns, 0, &r.first, &r.end);
-        const char *from = x + at * x_w * size;
-        const ptrdiff_t in_row = h->in0 + s->jh0 * h->in_step;
-        if (s->row_t == 1 && s->row_j == h->taps && (h->in_step != h->taps || h->tap_step != 1)) {
-            for (ptrdiff_t th = 0; th < h->taps; th++) /* strip rows of a tap of their own */
-                fill_rows(p, s, h, from, set, in_row + th * h->tap_step, h->in_step, th, h->taps, s->rows, &r, plane);
-        } else {
-            fill_rows(p, s, h, from, set, in_row, 1, 0, 1, s->strip_rows, &r, plane);
-        }
-    }
+    const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT];
+    const ptrdiff_t id = d->in0 + s->jd * d->in_step, ih = h->in0 + s->jh0 * h->in_step;
+    return id < 0 || id + (d->taps - 1) * d->tap_step >= d->size || ih < 0 || ih + span_of(h, s->rows) > h->size;
 }
 
 void fc_strip_fill(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, const void *x, ptrdiff_t channels, void *to)
 {
-    const fc_axis *d = &f->axis[FC_DEPTH];
-    const ptrdiff_t *x_stride = p->problem.x_stride;
-    if (s->channel == 0) return;
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t td = 0; td < d->taps; td++) {
-            const ptrdiff_t id = d->in0 + s->jd * d->in_step + td * d->tap_step;
-            void *plane = fc_to(p, to, c * s->channel + td * s->plane);
-            if (id < 0 || id >= d->size) memset(plane, 0, (size_t)s->plane * p->work.kernels->size);
-            else fill_plane(p, f, s, fc_at(p, x, c * x_stride[FC_C] + id * x_stride[FC_D]), plane);
+    if (has_padding(f, s)) memset(to, 0, (size_t)(channels * s->channel) * p->work.kernels->size);
+    for (ptrdiff_t i = 0; i < s->copies; i++) {
+        fc_strip_copy copy;
+        if (!fc_strip_copy_of(p, f, s, i, &copy)) continue;
+        for (ptrdiff_t c = 0; c < channels; c++) {
+            copy.rows.x = fc_at(p, x, copy.x + c * p->problem.x_stride[FC_C]);
+            copy.rows.to = fc_to(p, to, copy.to + c * s->channel);
+            p->work.kernels->pad_rows(&copy.rows);
         }
+    }
 }

@@ -44,23 +44,9 @@ ptrdiff_t fc_y_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column
            (w->out0 + jw * w->out_step) * s[FC_W];
 }
 
-/* How many consecutive outputs of a phase lie side by side in y, from any multiple of it on. */
-static ptrdiff_t run_of(const fc_conv_plan *p, const fc_phase *f)
-{
-    const ptrdiff_t *s = p->problem.y_stride + 2;
-    ptrdiff_t run = 1;
-    for (int axis = FC_WIDTH; axis >= 0; axis--) {
-        if (f->axis[axis].n == 1) continue;
-        if (s[axis] * f->axis[axis].out_step != run) break;
-        run *= f->axis[axis].n;
-    }
-    return run;
-}
-
 static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
 {
     const fc_conv_problem *q = &p->problem;
-    if (q->activation == FC_IDENTITY || !t->last) return;
     for (int i = 0; i < t->rows; i++)
         for (int j = 0; j < t->vectors; j++) {
             void *y = fc_to(p, t->y[j], i * t->y_row);
@@ -83,7 +69,7 @@ static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, 
     for (int i = 0; i < t->rows && !t->first; i++)
         k->gather(fc_to(p, y, i * y_row), offset, columns, fc_to(p, scratch, i * t->y_row));
     k->gemm_tile(t);
-    activate_rows(p, t);
+    if (p->problem.activation != FC_IDENTITY && t->last) activate_rows(p, t);
     for (int i = 0; i < t->rows; i++)
         k->scatter(fc_to(p, scratch, i * t->y_row), columns, fc_to(p, y, i * y_row), offset);
     t->y_row = y_row;
@@ -91,15 +77,16 @@ static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, 
 
 void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)
 {
-    const ptrdiff_t run = run_of(p, f);
     t->y_row = p->problem.y_stride[FC_C];
     for (int j = 0; j < t->vectors; j++) {
-        if (column[j] % run + t->lanes[j] > run) {
+        /* whole images side by side, and only one of them, is the rule: no division then */
+        const ptrdiff_t at = f->run == f->outputs && column[j] < f->run ? column[j] : column[j] % f->run;
+        if (at + t->lanes[j] > f->run) {
             run_scattered(p, f, t, column, y);
             return;
         }
-        t->y[j] = fc_to(p, y, fc_y_offset(p, f, column[j]));
+        t->y[j] = fc_to(p, y, at == column[j] ? f->origin + at : fc_y_offset(p, f, column[j]));
     }
     p->work.kernels->gemm_tile(t);
-    activate_rows(p, t);
+    if (p->problem.activation != FC_IDENTITY && t->last) activate_rows(p, t);
 }

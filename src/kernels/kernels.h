@@ -48,12 +48,13 @@ typedef struct fc_weight_block {
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
-/* y[r*y_row + j] = act(sum over t of w[t] * x[tap[t] + r*x_row + j] + bias) for a whole strip of one channel. */
+/* y[r*y_row + j] = sum over t of w[t] * x[tap[t] + r*stride*x_row + j] + bias for a whole strip of one channel. */
 typedef struct fc_depthwise {
     const void *x, *w, *bias;
     void *y;
     const ptrdiff_t *tap;
     ptrdiff_t taps, rows, x_row, y_row, n;
+    ptrdiff_t stride; /* strip rows from one row of outputs to the next */
     ptrdiff_t kh, kw; /* the taps as a grid whose rows are x_row apart, or 0: any taps */
 } fc_depthwise;
 
