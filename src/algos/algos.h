@@ -5,6 +5,7 @@
 #include "../fastconv.h"
 #include "../kernels/kernels.h"
 
+struct fc_phase;
 struct fc_algo {
     const char *name;
     const char *precision;                           /* the class of its bits: "highest" */
@@ -14,6 +15,8 @@ struct fc_algo {
     void (*pack)(const fc_conv_plan *, const void *w, void *packed);
     ptrdiff_t (*run)(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                      double deadline);
+    /* where the weights of one output channel lie: w, w_channel, w_tap of the chain */
+    void (*weights_of)(const fc_conv_plan *, const fc_buffers *, const struct fc_phase *, ptrdiff_t oc, fc_chain *);
 };
 
 #define FC_ALGO(name) extern const fc_algo fc_algo_##name;
@@ -67,6 +70,12 @@ size_t fc_weights_packed_bytes(const fc_conv_plan *);
 void fc_weights_pack(const fc_conv_plan *, const void *w, void *packed);
 fc_weights fc_weights_of(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t group, ptrdiff_t row,
                          ptrdiff_t channel0, ptrdiff_t channels, ptrdiff_t tap0, ptrdiff_t taps, void *room);
+
+void fc_weights_of_output(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t oc, fc_chain *);
+
+/* A transposed convolution's run: the algorithm's, unless a weight is not finite. */
+ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
+                            double deadline);
 
 /* Fills t->y for outputs column[j]... of the phase (flat over batch, depth, height, width), runs the tile, applies the
  * activation after the last step; outputs that do not lie side by side in y go through a scratch tile. */

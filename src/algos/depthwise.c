@@ -91,6 +91,16 @@ static void pack(const fc_conv_plan *p, const void *w, void *packed)
     }
 }
 
+static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *c)
+{
+    fc_weights_of_output(p, b, f, oc, c);
+    if (!p->packed) return;
+    c->w = fc_at(p, b->w, f->taps_before * p->problem.oc + oc * f->taps);
+    c->w_tap[2] = 1;
+    c->w_tap[1] = f->axis[2].taps;
+    c->w_tap[0] = f->axis[1].taps * f->axis[2].taps;
+}
+
 /* Everything that stays the same from channel to channel. Where the strip takes few copies they are worked out once, and
  * its padding, which they do not touch, is zeroed once. */
 enum { COPIES = 4 };
@@ -227,4 +237,4 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     return item;
 }
 
-const fc_algo fc_algo_depthwise = { "depthwise", "highest", cannot, should_not, book, pack, run };
+const fc_algo fc_algo_depthwise = { "depthwise", "highest", cannot, should_not, book, pack, run, weights_of };

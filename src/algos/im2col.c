@@ -194,4 +194,5 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     return item;
 }
 
-const fc_algo fc_algo_im2col = { "im2col", "highest", cannot, should_not, book, fc_weights_pack, run };
+const fc_algo fc_algo_im2col = { "im2col", "highest", cannot, should_not, book, fc_weights_pack, run,
+                                 fc_weights_of_output };

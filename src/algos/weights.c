@@ -86,3 +86,21 @@ fc_weights fc_weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_ph
     pack_rows(p, f, b->w, group, row, channel0, channels, tap0, taps, room);
     return (fc_weights){ room, 1, 1 };
 }
+
+void fc_weights_of_output(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *c)
+{
+    const ptrdiff_t group = oc / p->ocg, row = oc % p->ocg, mr = p->work.kernels->mr;
+    const fc_axis *a = f->axis;
+    const ptrdiff_t *s = p->problem.w_stride + 2;
+    if (p->packed) {
+        c->w = fc_at(p, b->w, packed_offset(p, f, group, row - row % mr) + row % mr);
+        c->w_channel = f->taps * mr;
+        c->w_tap[2] = mr;
+        c->w_tap[1] = a[2].taps * mr;
+        c->w_tap[0] = a[1].taps * a[2].taps * mr;
+        return;
+    }
+    c->w = fc_at(p, element(p, b->w, group, row, 0), a[0].k0 * s[0] + a[1].k0 * s[1] + a[2].k0 * s[2]);
+    c->w_channel = channel_stride(p);
+    for (int axis = 0; axis < FC_SPATIAL; axis++) c->w_tap[axis] = a[axis].k_step * s[axis];
+}

@@ -58,6 +58,15 @@ typedef struct fc_depthwise {
     ptrdiff_t kh, kw; /* the taps as a grid whose rows are x_row apart, or 0: any taps */
 } fc_depthwise;
 
+/* One output as a scalar chain over only those taps that read inside the image: y = sum of w * x, then + (bias + 0).
+ * Strides of w may be negative. */
+typedef struct fc_chain {
+    const void *x, *w, *bias;
+    void *y;
+    ptrdiff_t channels, x_channel, w_channel;
+    ptrdiff_t taps[FC_SPATIAL], x_tap[FC_SPATIAL], w_tap[FC_SPATIAL];
+} fc_chain;
+
 struct fc_kernels {
     int isa;
     fc_type type;
@@ -72,7 +81,8 @@ struct fc_kernels {
     /* between an array and the places offset[j] of another */
     void (*scatter)(const void *from, ptrdiff_t n, void *to, const ptrdiff_t *offset);
     void (*gather)(const void *from, const ptrdiff_t *offset, ptrdiff_t n, void *to);
-    int (*all_finite)(const void *x, ptrdiff_t n);
+    int (*all_finite)(const void *x, ptrdiff_t n, ptrdiff_t step);
+    void (*chain)(const fc_chain *);
     void (*activate)(fc_activation, ptrdiff_t n, const void *x, void *y, double a, double b);
     ptrdiff_t (*pool)(const fc_pool_problem *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                       double deadline);
