@@ -12,29 +12,36 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SRC = Path("src")
-X86, ARM = platform.machine() in ("x86_64", "AMD64"), platform.machine() in ("aarch64", "arm64")
+SRC = Path(__file__).parent / "src"
+ARCHITECTURES = {"x86_64": "X86", "AMD64": "X86", "aarch64": "ARM", "arm64": "ARM"}
 # Ours come last on the command line, so that CFLAGS can neither allow another machine's instructions nor let the compiler
 # fuse or reorder arithmetic.
 FLAGS = ["-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-fast-math",
          "-ffp-contract=off"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wvla"]
-BASELINE = ["-march=x86-64", "-mtune=generic"] if X86 else []
+BASELINE = {"X86": ["-march=x86-64", "-mtune=generic"]}
 
 
-def isa_rows():
-    """(name, flags) of the rows of isa.def that this machine's architecture has."""
+def flags_for(machine):
+    """Flags of every C file on a machine, as platform.machine() names it."""
+    return [*FLAGS, *BASELINE.get(ARCHITECTURES.get(machine), [])]
+
+
+def isa_rows(machine):
+    """(name, flags) of the rows of isa.def that a machine's architecture has."""
     rows = re.findall(r'^FC_ISA_(X86|ARM|ANY)\((\w+),.*"(.*)"\)$', (SRC / "isa.def").read_text(), re.M)
-    return [(name, flags.split()) for arch, name, flags in rows if {"X86": X86, "ARM": ARM, "ANY": True}[arch]]
+    return [(name, flags.split()) for arch, name, flags in rows if arch in ("ANY", ARCHITECTURES.get(machine))]
 
 
-def objects():
-    """(source, extra flags, name of the object) of everything the library is made of."""
+def objects(machine):
+    """(source, flags, name of the object) of everything the library is made of. tests/harness.py builds from it too."""
+    common = [f"-I{SRC}", *flags_for(machine)]
     for source in sorted([*SRC.glob("*.c"), *SRC.glob("algos/*.c")]):
-        yield source, WARNINGS, source.stem
-    for name, flags in isa_rows():
+        yield source, [*common, *WARNINGS], source.stem
+    for name, flags in isa_rows(machine):
         for double in (0, 1):
-            yield SRC / "isa" / f"{name}.c", [*flags, *WARNINGS, f"-DFC_DOUBLE={double}"], f"{name}_f{64 if double else 32}"
+            extra = [*flags, *WARNINGS, f"-DFC_DOUBLE={double}"]
+            yield SRC / "isa" / f"{name}.c", [*common, *extra], f"{name}_f{64 if double else 32}"
 
 
 def openmp_flags(compiler):
@@ -63,25 +70,25 @@ class Build(build_ext):
         newest = max(path.stat().st_mtime for path in [*SRC.rglob("*.*"), Path("setup.py")])
 
         def build(job):
-            source, extra, name = job
+            source, flags, name = job
             target = folder / f"{name}{'' if openmp else '_sequential'}.o"
             if self.force or not target.exists() or target.stat().st_mtime < newest:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                command = [*self.compiler.compiler_so, f"-I{SRC}", *openmp, *FLAGS, *BASELINE, *extra]
-                self.spawn([*command, "-c", str(source), "-o", str(target)])
+                self.spawn([*self.compiler.compiler_so, *openmp, *flags, "-c", str(source), "-o", str(target)])
             return str(target)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ext.extra_objects = list(pool.map(build, objects()))
+            ext.extra_objects = list(pool.map(build, objects(platform.machine())))
         ext.depends = ext.extra_objects  # or an old library would count as up to date
-        ext.extra_compile_args = [*openmp, *FLAGS, *BASELINE]
+        ext.extra_compile_args = [*openmp, *flags_for(platform.machine())]
         ext.extra_link_args = openmp
         super().build_extension(ext)
 
 
-setup(
-    ext_modules=[
-        Extension("fastconv._core", ["fastconv/_core.pyx"], include_dirs=["src"], language="c"),
-    ],
-    cmdclass={"build_ext": Build},
-)
+if __name__ == "__main__":
+    setup(
+        ext_modules=[
+            Extension("fastconv._core", ["fastconv/_core.pyx"], include_dirs=["src"], language="c"),
+        ],
+        cmdclass={"build_ext": Build},
+    )

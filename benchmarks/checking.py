@@ -1,0 +1,86 @@
+"""A wrong result has no speed: what every contender must return before it is timed."""
+
+import functools
+
+import numpy as np
+
+from benchmarks.functions import Call, inputs_of, reference_of
+from benchmarks.problems import DTYPES, Problem, arrays, positions
+from fastconv import reference
+
+
+class OutsideTheBound(AssertionError):
+    """The result differs from the reference by more than rounding explains."""
+
+
+def compare(problem: Problem | Call, dtype: str, values: np.ndarray) -> None:
+    """Raise OutsideTheBound unless the values at the problem's positions are right."""
+    right, bound = expected(problem, dtype)
+    error = np.abs(values.astype(np.longdouble) - right)
+    wrong = ~(error <= bound)
+    if wrong.any():
+        worst = int(np.argmax(np.where(np.isnan(error), np.inf, error - bound)))
+        raise OutsideTheBound(
+            f"{problem}: {wrong.sum()} of {wrong.size} values are outside the bound; at "
+            f"{positions(problem.output_shape)[worst].tolist()} {values[worst]!r} instead of "
+            f"{float(right[worst])!r}, which allows {float(bound[worst]):.2e}"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def expected(problem: Problem | Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The right values at the problem's positions, and by how much a result may differ."""
+    if isinstance(problem, Call):
+        return _expected_of_call(problem, dtype)
+    inputs = arrays(problem, dtype)
+    right = _reference(problem, inputs)
+    if problem.op == "max_pool2d":
+        return right, np.zeros(right.shape)
+    magnitudes = _reference(problem, [None if a is None else np.abs(a) for a in inputs])
+    return right, rounding(problem.terms, dtype, magnitudes)
+
+
+def _expected_of_call(call: Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The bound is in the largest norm: most ops here are no sums of products."""
+    right = reference_of(call.op, dtype)
+    values = at_positions(call, right).astype(np.longdouble)
+    if not call.terms:
+        return values, np.zeros(values.shape)
+    magnitudes = [np.abs(a) if isinstance(a, np.ndarray) else a for a in inputs_of(call.op, dtype)]
+    other = getattr(reference, call.op)(*magnitudes, **call.options)
+    largest = np.full(values.shape, max(np.abs(right).max(), np.abs(other).max()))
+    return values, rounding(call.terms, dtype, largest)
+
+
+def at_positions(problem: Problem | Call, y: np.ndarray) -> np.ndarray:
+    """The elements of a result that are compared."""
+    if y.shape != problem.output_shape:
+        raise OutsideTheBound(f"{problem}: the result's shape is {y.shape}")
+    return y[tuple(positions(y.shape).T)]
+
+
+def rounding(terms: int, dtype: str, magnitudes: np.ndarray) -> np.ndarray:
+    """What a sum of `terms` products in any order may lose: gamma(n) = n u / (1 - n u), n = terms
+    + 2 for the bias and the reference's own rounding (Higham, Accuracy and Stability, section
+    3.1), and half a smallest subnormal, at most, wherever a result underflows.
+    """
+    info = np.finfo(DTYPES[dtype])
+    n, u = terms + 2, np.longdouble(info.eps) / 2
+    return n * u / (1 - n * u) * magnitudes + n * np.longdouble(info.smallest_subnormal)
+
+
+def _reference(p: Problem, inputs) -> np.ndarray:
+    if p.is_conv:
+        options = {"positions": positions(p.output_shape), "sum_dtype": np.longdouble}
+        y = reference.conv2d(*inputs, (p.sh, p.sw), (p.ph, p.pw), 1, p.groups, **options)
+    else:
+        y = at_positions(p, pool(reference, p, *inputs))
+    return y.astype(np.longdouble)
+
+
+def pool(library, p: Problem, x: np.ndarray) -> np.ndarray:
+    """The pooling of a problem by fastconv or by its reference."""
+    window = (p.kh, p.kw), (p.sh, p.sw), (p.ph, p.pw)
+    if p.op == "max_pool2d":
+        return library.max_pool2d(x, *window, 1, bool(p.ceil))
+    return library.avg_pool2d(x, *window, bool(p.ceil))

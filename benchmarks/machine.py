@@ -1,0 +1,56 @@
+"""What this machine can do, measured: the limits that the report's per cent refer to."""
+
+import functools
+import threading
+import time
+
+import numpy as np
+
+from fastconv import _core
+
+TRIAL = 0.005
+TRIALS = 5
+CALL_HIDES_BELOW = 1 << 15
+
+
+@functools.cache
+def fma_peak(dtype: str, threads: int) -> float:
+    """Fused multiply-adds from registers, in FLOP/s: the best of some trials."""
+    return max(_core.fma_peak(np.dtype(dtype).char, threads) for _ in range(TRIALS)) * 1e9
+
+
+@functools.cache
+def copy_seconds(nbytes: int, threads: int) -> float:
+    """Time to move nbytes, half of them read and half written, by np.copyto.
+
+    The buffers are reused, so they sit in the cache a problem of this size sits in. Below 32 KiB
+    a thread the call would be measured, so the rate at 32 KiB stands for smaller ones.
+    """
+    part = max(nbytes // (2 * threads), CALL_HIDES_BELOW)
+    return min(_trial(part, threads) for _ in range(TRIALS)) * nbytes / (2 * part * threads)
+
+
+def _trial(part: int, threads: int) -> float:
+    """Seconds for every thread to copy `part` bytes once, measured over many times."""
+    buffers = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(threads)]
+    repeats = max(1, round(TRIAL / _seconds(1, *buffers[0])))
+    start = threading.Barrier(threads)
+    spent: list[float] = []
+
+    def copy(source: np.ndarray, destination: np.ndarray) -> None:
+        start.wait()
+        spent.append(_seconds(repeats, source, destination))
+
+    team = [threading.Thread(target=copy, args=pair) for pair in buffers]
+    for thread in team:
+        thread.start()
+    for thread in team:
+        thread.join()
+    return max(spent) / repeats
+
+
+def _seconds(repeats: int, source: np.ndarray, destination: np.ndarray) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        np.copyto(destination, source)
+    return time.perf_counter() - start
