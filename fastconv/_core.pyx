@@ -30,6 +30,7 @@ ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu",
 _ACTIVATION = {name: index for index, name in enumerate(ACTIVATIONS)}
 _KIND = {"max": <int>FC_POOL_MAX, "avg": <int>FC_POOL_AVERAGE, "sum": <int>FC_POOL_SUM}
 assert len(ACTIVATIONS) == FC_ACTIVATIONS
+cdef int DEPTHWISE = [fc_algo_name(i) for i in range(fc_algo_count())].index(b"depthwise")
 
 
 cdef class _Array:
@@ -163,12 +164,30 @@ cdef class ConvPlan:
         if status != FC_OK:
             raise ValueError(f"{problem.op}: no such algorithm or ISA on this machine: {name!r}")
 
-    def run(self, _Array x not None, _Array w not None, _Array bias, _Array y not None):
+    cdef int run(self, _Array x, _Array w, _Array bias, _Array y) except -1:
         cdef fc_buffers b
         memset(&b, 0, sizeof(b))
         b.x, b.w, b.y = x.view.buf, w.view.buf, y.view.buf
         b.bias = NULL if bias is None else bias.view.buf
-        _run(&self.plan.work, &b)
+        return _run(&self.plan.work, &b)
+
+    cdef packing(self, _Array x):
+        """What packed weights depend on: ISA, element size, and the algorithm's own form."""
+        return in_force()[0], x.view.itemsize, fc_conv_algo(&self.plan) == DEPTHWISE
+
+    cdef pack(self, _Array w):
+        room = _memory.packed(self.plan.packed_bytes + FC_ALIGN)
+        cdef uintptr_t at = _aligned(room)
+        with nogil:
+            fc_conv_pack(&self.plan, w.view.buf, <void *>at)
+        return room
+
+    cdef int run_packed(self, _Array x, room, _Array bias, _Array y) except -1:
+        cdef fc_buffers b
+        memset(&b, 0, sizeof(b))
+        b.x, b.w, b.y = x.view.buf, <void *>_aligned(room), y.view.buf
+        b.bias = NULL if bias is None else bias.view.buf
+        return _run(&self.plan.work, &b)
 
     def choices(self):
         """(algorithm, why it cannot or None, why it should not or None), preferred first."""
@@ -206,8 +225,20 @@ cdef dict _figures(fc_work *work):
 def conv(problem, x, w, bias, out):
     """Fills out with the convolution of x and w."""
     cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True)
-    plan = ConvPlan(problem, held_x, held_w, held_y)
+    cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y)
     plan.run(held_x, held_w, None if bias is None else _Array(bias), held_y)
+
+
+def conv_prepared(problem, x, w, bias, out, dict prepared):
+    """As `conv`, with weights packed once and kept in prepared, which belongs to one array of weights."""
+    cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True)
+    cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y, True)
+    key = plan.packing(held_x)
+    room = prepared.get(key)
+    if room is None:
+        room = plan.pack(held_w)
+        prepared[key] = room
+    plan.run_packed(held_x, room, None if bias is None else _Array(bias), held_y)
 
 
 def conv_plan(problem, x, w):

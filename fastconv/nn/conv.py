@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from fastconv import _arguments, _core
 from fastconv import functional as F
 from fastconv.nn._sizes import per_axis, positive
 from fastconv.nn.initialisation import kaiming_uniform
@@ -23,7 +24,7 @@ _PADDING_RULES = ("valid", "same", "same_lower")
 class _ConvNd(Module):
     """What all convolution layers share: judged sizes, parameters, text."""
 
-    _function: Callable[..., np.ndarray]
+    _op: str
     _axes: int
     _padding_modes: tuple[str, ...]
     transposed = False
@@ -83,6 +84,20 @@ class _ConvNd(Module):
         values = Parameter(kaiming_uniform((self.out_channels,), fan_in, dtype)) if bias else None
         self.register_parameter("bias", values)
 
+    def _run(self, x: np.ndarray, padding: Padding, output_padding: Size) -> np.ndarray:
+        """The function of the layer's name, entered with weights that were packed once."""
+        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        x = np.asarray(x) if not isinstance(x, np.ndarray) else x
+        if x.dtype != weight.dtype and x.dtype in (np.float32, np.float64):
+            x = x.astype(weight.dtype)  # a layer computes in the type of its parameters
+        problem, x, w, b, y, result = _arguments.convolution(
+            self._op, self._axes, self.transposed, x, weight, bias, self.stride, padding,
+            output_padding, self.dilation, self.groups, None, None, None, None,
+        )  # fmt: skip
+        if y.size:
+            _core.conv_prepared(problem, x, w, b, y, self._packed(weight))
+        return result
+
     def _shown(self) -> dict[str, Any]:
         """What the repr shows after the stride, with the values it leaves out."""
         none, ones = (0,) * self._axes, (1,) * self._axes
@@ -116,8 +131,7 @@ class _Conv(_ConvNd):
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = self._padded(x), 0
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
-        return self._function(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        return self._run(x, padding, 0)
 
     def _padded(self, x: np.ndarray) -> np.ndarray:
         """x continued by `padding_mode`. F.pad counts axes from the last, two numbers each."""
@@ -153,7 +167,7 @@ class Conv1d(_Conv):
     """
 
     _axes = 1
-    _function = staticmethod(F.conv1d)
+    _op = "conv1d"
 
 
 class Conv2d(_Conv):
@@ -163,7 +177,7 @@ class Conv2d(_Conv):
     """
 
     _axes = 2
-    _function = staticmethod(F.conv2d)
+    _op = "conv2d"
 
 
 class Conv3d(_Conv):
@@ -173,7 +187,7 @@ class Conv3d(_Conv):
     """
 
     _axes = 3
-    _function = staticmethod(F.conv3d)
+    _op = "conv3d"
 
 
 class _ConvTranspose(_ConvNd):
@@ -208,9 +222,7 @@ class _ConvTranspose(_ConvNd):
         return self._convolve(input, self._output_padding(np.shape(input), tuple(output_size)))
 
     def _convolve(self, x: np.ndarray, output_padding: tuple[int, ...]) -> np.ndarray:
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
-        return self._function(x, weight, bias, self.stride, self.padding, output_padding,
-                              self.groups, self.dilation)  # fmt: skip
+        return self._run(x, self.padding, output_padding)
 
     def _output_padding(self, shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
         """What makes an input of this shape give the size; it lies in [0, stride) an axis."""
@@ -243,7 +255,7 @@ class ConvTranspose1d(_ConvTranspose):
     """
 
     _axes = 1
-    _function = staticmethod(F.conv_transpose1d)
+    _op = "conv_transpose1d"
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -253,7 +265,7 @@ class ConvTranspose2d(_ConvTranspose):
     """
 
     _axes = 2
-    _function = staticmethod(F.conv_transpose2d)
+    _op = "conv_transpose2d"
 
 
 class ConvTranspose3d(_ConvTranspose):
@@ -263,7 +275,7 @@ class ConvTranspose3d(_ConvTranspose):
     """
 
     _axes = 3
-    _function = staticmethod(F.conv_transpose3d)
+    _op = "conv_transpose3d"
 
 
 class DepthwiseSeparableConv2d(Module):

@@ -209,6 +209,14 @@ class Module:
         """Forgets whatever was derived from the arrays; called when one of them changes."""
         self.__dict__.pop("_prepared", None)
 
+    def _packed(self, weight: np.ndarray) -> dict:
+        """Where packed forms of this very array are kept: one thread may pack while another assigns."""
+        owner, packed = self.__dict__.get("_prepared", (None, None))
+        if owner is not weight:
+            packed = {}
+            self.__dict__["_prepared"] = (weight, packed)
+        return packed
+
     # Iteration
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
