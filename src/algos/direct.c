@@ -7,8 +7,7 @@
 enum {
     STRIP_BYTES = 384 << 10, /* of all channels, in L2 */
     COLUMNS = 64,            /* vectors of one row in an item at most */
-    TAP_BYTES = 512 << 10,   /* of the table of tap offsets */
-    FEW_ROWS = 16            /* output channels a group below which a panel is not repaid: pytest --benchmark, groups */
+    TAP_BYTES = 512 << 10    /* of the table of tap offsets */
 };
 
 static void strip_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t rows, ptrdiff_t columns, fc_strip *s)
@@ -52,9 +51,31 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
+/* Costs of one multiply-add of a vector, in such multiply-adds: lanes that lie idle at the end of a row (direct) or of the
+ * whole image (im2col), and the preparation's share. The constants are fitted to 60 shapes of 1 to 16 groups, sizes 7 to 224,
+ * kernels 1 to 5, strides 1 and 2, on AVX-512; the kernel sizes and groups of pytest --benchmark show both algorithms. */
+static double direct_cost(const fc_conv_plan *p, const fc_phase *f)
+{
+    enum { STRIP = 8 };
+    const ptrdiff_t lanes = p->work.kernels->lanes, w = f->axis[FC_WIDTH].n;
+    const double idle = (double)fc_round_up(w, lanes) / (double)w;
+    return idle + STRIP * (double)f->axis[FC_DEPTH].taps / ((double)f->taps * (double)p->ocg);
+}
+
+static double im2col_cost(const fc_conv_plan *p, const fc_phase *f)
+{
+    enum { VECTOR = 5, TAP = 80 };
+    const ptrdiff_t lanes = p->work.kernels->lanes, columns = p->problem.batch * f->outputs;
+    const double idle = (double)fc_round_up(columns, lanes) / (double)columns;
+    return idle + (VECTOR + TAP / (double)p->icg) / (double)p->ocg;
+}
+
 static const char *should_not(const fc_conv_plan *p)
 {
-    if (p->ocg >= FEW_ROWS && p->icg > 4) return "enough output channels to repay im2col's panel (pytest --benchmark, groups)";
+    fc_phase f;
+    fc_phase_longest(p, &f);
+    if (f.taps > 0 && direct_cost(p, &f) > im2col_cost(p, &f))
+        return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel sizes)";
     return NULL;
 }
 
