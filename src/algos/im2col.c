@@ -10,7 +10,9 @@
 enum {
     PANEL_BYTES = 512 << 10,     /* half of a 1 MB L2; the rest is weights and outputs */
     CHAIN_BYTES = 1 << 20,       /* a longer chain is blocked: the sums rest in y */
-    PACK_COST = 6                /* packing a vector, in multiply-adds of a vector: trials on ResNet-50, AVX-512 */
+    PACK_COST = 6,               /* packing a vector, in multiply-adds of a vector: trials on ResNet-50, AVX-512 */
+    PACK_CHANNELS = 16,          /* packed at a time for all taps: their image rows stay in L1 and in the first TLB */
+    PACK_TAPS = 12               /* taps whose pieces are held at a time */
 };
 
 /* Elements for packing weights a block of rows at a time, where the user's order does not run along the chain. */
@@ -73,14 +75,12 @@ static int segments_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t colum
     return count;
 }
 
-/* One vector of columns, one tap, all channels of the block. */
-static void pack_tap(const fc_conv_plan *p, const fc_phase *f, const segment *s, int count, ptrdiff_t tap, const void *x,
-                     ptrdiff_t channels, void *to, ptrdiff_t to_step)
+/* The pieces of one vector of columns that one tap finds inside the image. */
+static int pieces_of(const fc_conv_plan *p, const fc_phase *f, const segment *s, int count, ptrdiff_t tap, fc_piece *piece)
 {
     const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
     const ptrdiff_t *stride = p->problem.x_stride;
     const ptrdiff_t tw = tap % w->taps, th = tap / w->taps % h->taps, td = tap / (w->taps * h->taps);
-    fc_piece piece[FC_LANES_MAX];
     int pieces = 0;
     ptrdiff_t valid, valid_end;
     fc_valid(w, tw, &valid, &valid_end);
@@ -100,13 +100,30 @@ static void pack_tap(const fc_conv_plan *p, const fc_phase *f, const segment *s,
             .end = end,
         };
     }
-    p->work.kernels->pack_columns(x, channels, stride[FC_C], piece, pieces, w->in_step * stride[FC_W], to, to_step);
+    return pieces;
 }
 
 /* A block of the chain: channels of all taps, or some taps of one channel. */
 typedef struct chain_block {
     ptrdiff_t channel, channels, tap, taps;
 } chain_block;
+
+static void pack_vector(const fc_conv_plan *p, const fc_phase *f, const segment *s, int count, const chain_block *c,
+                        const void *x, void *to, ptrdiff_t pitch)
+{
+    const ptrdiff_t x_c = p->problem.x_stride[FC_C], step = f->axis[FC_WIDTH].in_step * p->problem.x_stride[FC_W];
+    for (ptrdiff_t t0 = 0; t0 < c->taps; t0 += PACK_TAPS) {
+        fc_piece piece[PACK_TAPS][FC_LANES_MAX];
+        int pieces[PACK_TAPS];
+        const int taps = (int)fc_min(PACK_TAPS, c->taps - t0);
+        for (int t = 0; t < taps; t++) pieces[t] = pieces_of(p, f, s, count, c->tap + t0 + t, piece[t]);
+        for (ptrdiff_t channel = 0; channel < c->channels; channel += PACK_CHANNELS)
+            for (int t = 0; t < taps; t++)
+                p->work.kernels->pack_columns(fc_at(p, x, channel * x_c), fc_min(PACK_CHANNELS, c->channels - channel), x_c,
+                                              piece[t], pieces[t], step,
+                                              fc_to(p, to, (channel * c->taps + t0 + t) * pitch), c->taps * pitch);
+    }
+}
 
 static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t group, ptrdiff_t vector0,
                        ptrdiff_t vectors, const chain_block *c, void *panel)
@@ -117,9 +134,7 @@ static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffer
         segment s[FC_LANES_MAX];
         const int count = segments_of(p, f, (vector0 + v) * lanes, s);
         const ptrdiff_t tile = v - v % FC_VECTORS, pitch = fc_min(FC_VECTORS, vectors - tile) * lanes;
-        void *to = fc_to(p, panel, tile * lanes * steps + (v - tile) * lanes);
-        for (ptrdiff_t t = 0; t < c->taps; t++)
-            pack_tap(p, f, s, count, c->tap + t, x, c->channels, fc_to(p, to, t * pitch), c->taps * pitch);
+        pack_vector(p, f, s, count, c, x, fc_to(p, panel, tile * lanes * steps + (v - tile) * lanes), pitch);
     }
 }
 

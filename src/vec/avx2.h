@@ -19,27 +19,23 @@ VEC V v_load(const T *p) { return VI(loadu)(p); }
 VEC void v_store(T *p, V v) { VI(storeu)(p, v); }
 VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
 VEC V v_add(V a, V b) { return VI(add)(a, b); }
-VEC M m_from(const int *set)
+/* element e belongs to lane e / every, and only the lane's first element counts */
+VEC M m_within(int first, int end, int offset, int every)
 {
 #if FC_DOUBLE
-    return _mm256_setr_epi64x(-set[0], -set[1], -set[2], -set[3]);
+    const M e = _mm256_add_epi64(_mm256_setr_epi64x(0, 1, 2, 3), _mm256_set1_epi64x(offset));
+    const M within = _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(first * every), e),
+                                         _mm256_cmpgt_epi64(_mm256_set1_epi64x(end * every), e));
+    return every == 1 ? within : _mm256_and_si256(within, _mm256_setr_epi64x(-1, 0, -1, 0));
 #else
-    return _mm256_setr_epi32(-set[0], -set[1], -set[2], -set[3], -set[4], -set[5], -set[6], -set[7]);
+    const M e = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(offset));
+    const M within = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first * every), e),
+                                         _mm256_cmpgt_epi32(_mm256_set1_epi32(end * every), e));
+    return every == 1 ? within : _mm256_and_si256(within, _mm256_setr_epi32(-1, 0, -1, 0, -1, 0, -1, 0));
 #endif
 }
 /* lanes first <= lane < end */
-VEC M m_range(int first, int end)
-{
-#if FC_DOUBLE
-    const M lane = _mm256_setr_epi64x(0, 1, 2, 3);
-    return _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(first), lane),
-                               _mm256_cmpgt_epi64(_mm256_set1_epi64x(end), lane));
-#else
-    const M lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
-                               _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
-#endif
-}
+VEC M m_range(int first, int end) { return m_within(first, end, 0, 1); }
 VEC V v_load_m(const T *p, M m) { return VI(maskload)(p, m); }
 VEC void v_store_m(T *p, V v, M m) { VI(maskstore)(p, m, v); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
@@ -50,9 +46,7 @@ VEC V v_max(V a, V b)
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end)
 {
-    int set[2 * LANES] = { 0 };
-    for (int lane = first; lane < end; lane++) set[2 * lane] = 1;
-    return (M2){ m_from(set), m_from(set + LANES) };
+    return (M2){ m_within(first, end, 0, 2), m_within(first, end, LANES, 2) };
 }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)

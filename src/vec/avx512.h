@@ -37,8 +37,7 @@ VEC V v_max(V a, V b)
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end)
 {
-    unsigned long long even = 0;
-    for (int lane = first; lane < end; lane++) even |= 1ull << (2 * lane);
+    const unsigned long long even = 0x5555555555555555ull & ((1ull << 2 * end) - 1) & ~((1ull << 2 * first) - 1);
     return (M2){ (M)even, (M)(even >> LANES) };
 }
 /* p[0], p[2], p[4], ... */
