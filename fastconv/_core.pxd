@@ -93,4 +93,5 @@ cdef extern from "fastconv.h" nogil:
     int fc_openmp()
     int fc_max_threads()
     void fc_before_fork()
+    void fc_after_fork()
     double fc_fma_burn(int, fc_type, int, ptrdiff_t)

@@ -360,8 +360,14 @@ def openmp():
 
 
 def before_fork():
-    """Lets OpenMP's team go, which would not survive a fork."""
-    fc_before_fork()
+    """Waits for OpenMP's team and lets it go, for it would not survive a fork."""
+    with nogil:
+        fc_before_fork()
+
+
+def after_fork():
+    """Parent and child may make a team of their own again."""
+    fc_after_fork()
 
 
 def fma_peak(dtype_char, threads=1, seconds=0.05):

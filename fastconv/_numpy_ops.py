@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from . import _core
+from . import _core, _memory
 
 # inf - inf and overflow are results of these functions, not accidents in them.
 quiet = np.errstate(all="ignore")
@@ -33,7 +33,7 @@ def pool(problem, x: np.ndarray, out: np.ndarray, indices: np.ndarray | None):
     if problem.kind == "max":
         max_pool(problem, x, out, indices)
     else:  # float16, computed in float32
-        wide = np.empty(out.shape, np.float32)
+        wide = _memory.empty(out.shape, np.float32)
         _core.pool(problem, x.astype(np.float32), wide, None)
         out[...] = wide
 
@@ -74,9 +74,11 @@ def max_pool(problem, x, out, indices):
     axes = windows(problem)
     out[...] = lowest(x.dtype)
     if indices is not None:
-        indices[...] = flat_index(
-            [np.minimum(f, n - 1) for (f, _, _), n in zip(axes, size, strict=True)], size
-        )
+        starts = [np.minimum(first, n - 1) for (first, _, _), n in zip(axes, size, strict=True)]
+        reached = np.ones((1,) * dims, bool)
+        for axis, (first, end, _) in enumerate(axes):
+            reached = reached & along(first < end, axis, dims)
+        indices[...] = np.where(reached, flat_index(starts, size), -1)
     counts = [int(np.max((end - first - 1) // step)) + 1 for first, end, step in axes]
     for taps in product(*map(range, counts)):
         at = [first + t * step for t, (first, _, step) in zip(taps, axes, strict=True)]
@@ -269,7 +271,7 @@ def unfold(x, kernel, dilation, padding, stride, count) -> np.ndarray:
     """Patches as columns: out[n, (c*kh + i)*kw + j, patch]."""
     *lead, c, _, _ = x.shape
     x = pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p) for p in padding], "constant", 0)
-    out = np.empty((*lead, c, *kernel, *count), x.dtype)
+    out = _memory.empty((*lead, c, *kernel, *count), x.dtype)
     for i, j in product(*map(range, kernel)):
         rows, columns = tap_slices((i, j), dilation, stride, count)
         out[..., i, j, :, :] = x[..., rows, columns]
@@ -434,7 +436,7 @@ def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
     axes = dense_axes(x)
     wide = np.float32 if x.dtype == np.float16 else x.dtype
     flat = np.ascontiguousarray(x.transpose(axes), wide)
-    y = np.empty(flat.shape, wide)
+    y = _memory.empty(flat.shape, wide)
     if y.size:
         _core.activate(name, parameters, flat, y)
     back = sorted(range(x.ndim), key=axes.__getitem__)
@@ -446,7 +448,7 @@ def prelu(x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """max(x, 0) + slope * min(x, 0), a slope per channel or one for all."""
     wide = np.float32 if x.dtype == np.float16 else x.dtype
     shape = (1, 1, -1) if slopes.size == 1 else (*x.shape[:2], -1)
-    y = np.empty(x.shape, wide)
+    y = _memory.empty(x.shape, wide)
     if y.size:
         flat = np.ascontiguousarray(x, wide).reshape(shape)
         _core.activate("prelu", np.ascontiguousarray(slopes, wide), flat, y.reshape(flat.shape))

@@ -72,7 +72,9 @@ def _threads(op: str, n: object) -> int:
 
 
 _core.set_defaults(isa=_isa_cap(), limit=_cpus())
-os.register_at_fork(before=_core.before_fork)
+os.register_at_fork(
+    before=_core.before_fork, after_in_parent=_core.after_fork, after_in_child=_core.after_fork
+)
 
 
 @contextmanager

@@ -186,6 +186,7 @@ double fc_clock(void);
 int fc_openmp(void);
 int fc_max_threads(void);
 void fc_before_fork(void);
+void fc_after_fork(void); /* in the parent and in the child */
 
 /* Multiply-adds at full speed from registers: runs the ISA's FMA chain, returns the flops done (to be timed). */
 double fc_fma_burn(int isa, fc_type type, int threads, ptrdiff_t rounds);

@@ -102,14 +102,20 @@ int fc_openmp(void) { return 0; }
 int fc_max_threads(void) { return 1; }
 #endif
 
-/* libgomp's team does not survive a fork, and a child that used it would hang: the team is let go before, and made anew
- * on both sides. A fork while another thread's call holds the team leaves it busy in the child for good, which then
- * computes on its callers' threads. */
+/* libgomp's team does not survive a fork, and a child that used it would hang. So the team is waited for, a call's deadline
+ * at most, let go, and held across the fork, that no thread may make it anew in between; both sides then begin afresh. */
 void fc_before_fork(void)
 {
 #ifdef _OPENMP
-    if (omp_in_parallel() || atomic_flag_test_and_set(&team_busy)) return;
+    const struct timespec pause = { .tv_nsec = 20000 };
+    while (atomic_flag_test_and_set(&team_busy)) nanosleep(&pause, NULL);
     omp_pause_resource_all(omp_pause_soft);
+#endif
+}
+
+void fc_after_fork(void)
+{
+#ifdef _OPENMP
     atomic_flag_clear(&team_busy);
 #endif
 }

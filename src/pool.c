@@ -1,7 +1,5 @@
-/* Planning pooling: an item is one row of outputs. */
+/* Planning pooling: an item is a block of one row of outputs. */
 #include "dispatch.h"
-
-enum { SPAN = 2048, FEW = 64 }; /* as kernels/pool.inc lays its workspace out */
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
 {
@@ -32,8 +30,9 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
     *plan = (fc_pool_plan){
         .problem = *problem,
         .work = { .kernels = kernels, .flops = y * taps, .bytes = (x + y) * (double)kernels->size, .run = run,
-                  .items = problem->batch * problem->channels * problem->out_size[0] * problem->out_size[1],
-                  .workspace_bytes = (size_t)((2 + deepest) * SPAN + FEW) * kernels->size },
+                  .items = problem->batch * problem->channels * problem->out_size[0] * problem->out_size[1] *
+                           ((problem->out_size[2] + FC_POOL_BLOCK - 1) / FC_POOL_BLOCK),
+                  .workspace_bytes = (size_t)((2 + deepest) * FC_POOL_SPAN + FC_POOL_FEW) * kernels->size },
     };
     plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);
     return FC_OK;

@@ -10,7 +10,8 @@ static const char *cannot(const fc_conv_plan *p)
     ptrdiff_t run = 1;
     for (int axis = FC_WIDTH; axis >= 0; axis--) {
         if (q->kernel[axis] != 1) return "the kernel is larger than 1";
-        if (q->pad[axis] != 0 || q->out_size[axis] != q->size[axis]) return "the image is strided or padded";
+        const int same = q->out_size[axis] == q->size[axis] && (q->stride[axis] == 1 || q->size[axis] == 1);
+        if (q->pad[axis] != 0 || !same) return "the image is strided or padded";
         if (q->size[axis] > 1 && q->x_stride[2 + axis] != run) return "the pixels of a channel do not lie side by side";
         run *= q->size[axis];
     }

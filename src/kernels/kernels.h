@@ -9,6 +9,13 @@
 enum { FC_VECTORS = 3 };    /* vectors of outputs in a tile */
 enum { FC_LANES_MAX = 16 }; /* of any ISA */
 
+/* Pooling's workspace, in elements: a row of the image, a row of outputs, a few sums, then the trees. */
+enum {
+    FC_POOL_SPAN = 2048, /* of an image row held at once; a power of two, so that trees of pieces join to one */
+    FC_POOL_BLOCK = 512, /* outputs of an item */
+    FC_POOL_FEW = 64     /* sums of pieces: one a bit of a size */
+};
+
 /* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
  *     y[i][j] = sum over c, t of w[i*w_row + (c*taps + t)*w_k] * b[j][c*b_step + tap[t]]
  * tap is NULL where taps is 1 and its offset 0: then b is a packed panel or an image read in place. */
