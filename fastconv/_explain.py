@@ -48,8 +48,21 @@ def _problem_in_words(problem, dtype: str) -> str:
     return (
         f"{dtype}, batch {problem.batch}, {flow}, {layout}, image {problem.size[space]} -> "
         f"{problem.out_size[space]}, kernel {problem.kernel[space]}, stride "
-        f"{problem.stride[space]}, dilation {problem.dilation[space]}, pad before "
-        f"{problem.pad[space]}"
+        f"{problem.stride[space]}, dilation {problem.dilation[space]}, pads {_pads(problem)[space]}"
+    )
+
+
+def _pads(problem) -> tuple:
+    """(before, after) of each axis, as resolved: after is what the last output reaches beyond the image."""
+    if getattr(problem, "transposed", False):
+        return problem.pad
+    axes = zip(
+        problem.size, problem.kernel, problem.stride, problem.dilation, problem.pad,
+        problem.out_size, strict=True,
+    )  # fmt: skip
+    return tuple(
+        (before, max(0, (out - 1) * s + d * (k - 1) + 1 - size - before))
+        for size, k, s, d, before, out in axes
     )
 
 
