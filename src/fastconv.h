@@ -150,6 +150,7 @@ typedef struct fc_conv_plan {
 typedef struct fc_pool_plan {
     fc_work work;
     fc_pool_problem problem;
+    ptrdiff_t band; /* rows of outputs of an item */
 } fc_pool_plan;
 
 typedef struct fc_map_plan {

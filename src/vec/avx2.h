@@ -19,6 +19,8 @@ VEC V v_load(const T *p) { return VI(loadu)(p); }
 VEC void v_store(T *p, V v) { VI(storeu)(p, v); }
 VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
 VEC V v_add(V a, V b) { return VI(add)(a, b); }
+VEC V v_mul(V a, V b) { return VI(mul)(a, b); }
+VEC V v_div(V a, V b) { return VI(div)(a, b); }
 /* element e belongs to lane e / every, and only the lane's first element counts */
 VEC M m_within(int first, int end, int offset, int every)
 {
@@ -59,6 +61,12 @@ VEC V v_load2_m(const T *p, M2 m)
     return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
 #endif
 }
+/* a where the mask is set, b elsewhere */
+#if FC_DOUBLE
+VEC V v_select(M m, V a, V b) { return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(m)); }
+#else
+VEC V v_select(M m, V a, V b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)); }
+#endif
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 #undef VI

@@ -20,6 +20,8 @@ VEC V v_load(const T *p) { return VI(loadu)(p); }
 VEC void v_store(T *p, V v) { VI(storeu)(p, v); }
 VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
 VEC V v_add(V a, V b) { return VI(add)(a, b); }
+VEC V v_mul(V a, V b) { return VI(mul)(a, b); }
+VEC V v_div(V a, V b) { return VI(div)(a, b); }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M)(((1u << end) - 1u) & ~((1u << first) - 1u)); }
 VEC V v_load_m(const T *p, M m) { return VI(maskz_loadu)(m, p); }
@@ -51,6 +53,8 @@ VEC V v_load2_m(const T *p, M2 m)
 #endif
     return VI(permutex2var)(low, even, high);
 }
+/* a where the mask is set, b elsewhere */
+VEC V v_select(M m, V a, V b) { return VI(mask_blend)(m, b, a); }
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 #undef VI

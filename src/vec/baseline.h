@@ -23,6 +23,8 @@ VEC V v_load(const T *p)
 VEC void v_store(T *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
 VEC V v_fma(V a, V b, V c) { return a * b + c; }
 VEC V v_add(V a, V b) { return a + b; }
+VEC V v_mul(V a, V b) { return a * b; }
+VEC V v_div(V a, V b) { return a / b; }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M){ first, end }; }
 VEC V v_load_m(const T *p, M m)
@@ -49,6 +51,12 @@ VEC V v_load2_m(const T *p, M2 m)
     V v = v_zero();
     for (int lane = m.first; lane < m.end; lane++) v[lane] = p[2 * lane];
     return v;
+}
+/* a where the mask is set, b elsewhere */
+VEC V v_select(M m, V a, V b)
+{
+    for (int lane = m.first; lane < m.end; lane++) b[lane] = a[lane];
+    return b;
 }
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b)

@@ -20,6 +20,8 @@ VEC V v_load(const T *p) { return VI(vld1q)(p); }
 VEC void v_store(T *p, V v) { VI(vst1q)(p, v); }
 VEC V v_fma(V a, V b, V c) { return VI(vfmaq)(c, a, b); }
 VEC V v_add(V a, V b) { return VI(vaddq)(a, b); }
+VEC V v_mul(V a, V b) { return VI(vmulq)(a, b); }
+VEC V v_div(V a, V b) { return VI(vdivq)(a, b); }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M){ first, end }; }
 VEC V v_load_m(const T *p, M m)
@@ -51,6 +53,12 @@ VEC V v_load2_m(const T *p, M2 m)
     T lanes[LANES] = { 0 };
     for (int lane = m.first; lane < m.end; lane++) lanes[lane] = p[2 * lane];
     return v_load(lanes);
+}
+/* a where the mask is set, b elsewhere */
+VEC V v_select(M m, V a, V b)
+{
+    for (int lane = m.first; lane < m.end; lane++) b[lane] = a[lane];
+    return b;
 }
 /* joins vectors whose lanes are zero where the other's are not */
 #if FC_DOUBLE
