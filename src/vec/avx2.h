@@ -45,6 +45,12 @@ VEC V v_max(V a, V b)
 {
     return VI(blendv)(b, a, VI(or)(VI(cmp)(a, b, _CMP_GT_OQ), VI(cmp)(a, a, _CMP_UNORD_Q)));
 }
+/* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
+VEC V v_max3(V a, V b, V most)
+{
+    /* the instruction returns its second operand for a NaN in either; all ones are a NaN */
+    return VI(or)(VI(max)(b, VI(max)(a, most)), VI(cmp)(a, b, _CMP_UNORD_Q));
+}
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end)
 {

@@ -36,6 +36,17 @@ VEC V v_max(V a, V b)
 #endif
     return VI(mask_blend)(m, b, a);
 }
+/* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
+VEC V v_max3(V a, V b, V most)
+{
+    /* the instruction returns its second operand for a NaN in either */
+    const V larger = VI(max)(b, VI(max)(a, most));
+#if FC_DOUBLE
+    return VI(mask_blend)(_mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q), larger, v_set1(__builtin_nan("")));
+#else
+    return VI(mask_blend)(_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), larger, v_set1(__builtin_nanf("")));
+#endif
+}
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end)
 {

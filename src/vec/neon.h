@@ -46,6 +46,8 @@ VEC V v_max(V a, V b)
     return vbslq_f32(vbicq_u32(vceqq_f32(a, a), vcgtq_f32(a, b)), b, a);
 #endif
 }
+/* the largest of three, or a NaN if there is one */
+VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
