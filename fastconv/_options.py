@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import _core
+from ._version import __version__
 
 PRECISIONS = ("highest",)
 
@@ -134,8 +135,6 @@ def algorithms() -> tuple[str, ...]:
 
 def show_config() -> None:
     """Prints version, ISA in force, ISAs of the build, OpenMP, threads."""
-    from . import __version__
-
     in_force = _core.isa_rows()[_core.in_force()[0]]
     openmp = "yes" if _core.openmp() else "no (sequential build)"
     print(f"fastconv {__version__}")

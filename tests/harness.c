@@ -97,8 +97,8 @@ static void lay_out(ptrdiff_t stride[FC_AXES], ptrdiff_t channels, const ptrdiff
 }
 
 /* Copies between (batch, channels, *size) in this order and in the strides'. */
-static void *laid_out(const options *o, const void *from, ptrdiff_t batch, ptrdiff_t channels, const ptrdiff_t size[FC_SPATIAL],
-                      const ptrdiff_t stride[FC_AXES], int back)
+static void *laid_out(const options *o, const void *from, ptrdiff_t batch, ptrdiff_t channels,
+                      const ptrdiff_t size[FC_SPATIAL], const ptrdiff_t stride[FC_AXES], int back)
 {
     const size_t bytes = o->type == FC_F32 ? 4 : 8;
     char *to = room((size_t)(batch * channels * volume(size)) * bytes);
@@ -108,8 +108,10 @@ static void *laid_out(const options *o, const void *from, ptrdiff_t batch, ptrdi
             for (ptrdiff_t d = 0; d < size[0]; d++)
                 for (ptrdiff_t h = 0; h < size[1]; h++)
                     for (ptrdiff_t w = 0; w < size[2]; w++, i++) {
-                        const ptrdiff_t at = n * stride[FC_N] + c * stride[FC_C] + d * stride[FC_D] + h * stride[FC_H] + w * stride[FC_W];
-                        memcpy(to + (back ? i : at) * (ptrdiff_t)bytes, (const char *)from + (back ? at : i) * (ptrdiff_t)bytes, bytes);
+                        const ptrdiff_t at = n * stride[FC_N] + c * stride[FC_C] + d * stride[FC_D] + h * stride[FC_H] +
+                                             w * stride[FC_W];
+                        memcpy(to + (back ? i : at) * (ptrdiff_t)bytes,
+                               (const char *)from + (back ? at : i) * (ptrdiff_t)bytes, bytes);
                     }
     return to;
 }
@@ -123,7 +125,6 @@ static void print_bits(const options *o, const void *array, ptrdiff_t n)
         else if (o->type == FC_F32) memcpy(&narrow, (const float *)array + i, 4), printf(" %08x", (unsigned)narrow);
         else memcpy(&wide, (const double *)array + i, 8), printf(" %016llx", (unsigned long long)wide);
     }
-    putchar('\n');
 }
 
 #if defined(__x86_64__)
@@ -154,7 +155,8 @@ static int run(const options *o, const fc_work *work, fc_buffers *b)
     b->workspace = room(work->workspace_bytes * (size_t)work->parts);
     const unsigned before = get_control(), during = before | o->control;
     set_control(during);
-    while (fc_run(work, b, progress, o->hurried ? 1e-9 : 0) == FC_MORE) continue;
+    const double deadline = o->hurried ? 1e-9 : 0; /* seconds of a clock that started earlier: always late */
+    while (fc_run(work, b, progress, deadline) == FC_MORE) continue;
     const unsigned after = get_control();
     set_control(before);
     free(b->workspace);
@@ -188,7 +190,8 @@ static void chain_at(const options *o, const fc_conv_problem *p, const fc_buffer
     for (ptrdiff_t c = 0; c < icg; c++)
         for (ptrdiff_t step = 0; step < taps; step++) {
             const ptrdiff_t tap = p->transposed ? taps - 1 - step : step, ic = group * icg + c;
-            const ptrdiff_t kw = tap % p->kernel[2], kh = tap / p->kernel[2] % p->kernel[1], kd = tap / (p->kernel[2] * p->kernel[1]);
+            const ptrdiff_t kw = tap % p->kernel[2], kh = tap / p->kernel[2] % p->kernel[1],
+                            kd = tap / (p->kernel[2] * p->kernel[1]);
             const ptrdiff_t d = input_of(p, 0, at[0], kd), h = input_of(p, 1, at[1], kh), w = input_of(p, 2, at[2], kw);
             if (d < 0 || h < 0 || w < 0) continue;
             const ptrdiff_t x = (((n * p->ic + ic) * p->size[0] + d) * p->size[1] + h) * p->size[2] + w;
@@ -216,14 +219,19 @@ static const char *plan_and_run(const options *o, const fc_conv_problem *p, fc_b
     fc_conv_plan plan;
     void *packed = NULL;
     switch (fc_conv_plan_make(p, &options, &plan)) {
-    case FC_OK: break;
-    case FC_CANNOT: return "cannot";
-    case FC_NO_ISA: return "no such ISA";
-    default: return "no such algorithm";
+    case FC_OK:
+        break;
+    case FC_CANNOT:
+        return "cannot";
+    case FC_NO_ISA:
+        return "no such ISA";
+    default:
+        return "no such algorithm";
     }
     if (plan.work.parts != o->threads) return "not the number of parts asked for";
     if (plan.work.workspace_bytes > FC_WORKSPACE_LIMIT) return "more workspace than a part may have";
-    if (options.algorithm && strcmp(fc_algo_name(fc_conv_algo(&plan)), options.algorithm) != 0) return "another algorithm runs";
+    if (options.algorithm && strcmp(fc_algo_name(fc_conv_algo(&plan)), options.algorithm) != 0)
+        return "another algorithm runs";
     if (o->packed) {
         packed = room(plan.packed_bytes);
         fc_conv_pack(&plan, b->w, packed);
@@ -237,7 +245,7 @@ static const char *plan_and_run(const options *o, const fc_conv_problem *p, fc_b
 static void report(const options *o, const char *trouble, const void *y, ptrdiff_t n)
 {
     if (trouble) {
-        puts(trouble);
+        printf("%s", trouble);
         return;
     }
     printf("ok %s:", o->algorithm);
@@ -252,7 +260,8 @@ static void convolution(const options *o)
     p.activation = (fc_activation)read_int();
     p.a = 0.125, p.b = 20; /* as slope, alpha, beta and threshold */
     p.batch = read_int(), p.ic = read_int(), p.oc = read_int(), p.groups = read_int();
-    read_axes(p.size), read_axes(p.kernel), read_axes(p.stride), read_axes(p.dilation), read_axes(p.pad), read_axes(p.out_size);
+    read_axes(p.size), read_axes(p.kernel), read_axes(p.stride), read_axes(p.dilation), read_axes(p.pad),
+        read_axes(p.out_size);
     lay_out(p.x_stride, p.ic, p.size, last);
     lay_out(p.y_stride, p.oc, p.out_size, last);
     lay_out(p.w_stride, (p.transposed ? p.oc : p.ic) / p.groups, p.kernel, 0);
@@ -260,7 +269,8 @@ static void convolution(const options *o)
     const ptrdiff_t n = p.batch * p.oc * volume(p.out_size);
     void *x = random_array(o, 0, p.batch * p.ic * volume(p.size));
     void *w = random_array(o, 1, p.ic * p.oc / p.groups * volume(p.kernel)), *bias = random_array(o, 2, p.oc);
-    void *x_laid = laid_out(o, x, p.batch, p.ic, p.size, p.x_stride, 0), *y = room((size_t)n * (o->type == FC_F32 ? 4 : 8));
+    void *x_laid = laid_out(o, x, p.batch, p.ic, p.size, p.x_stride, 0),
+         *y = room((size_t)n * (o->type == FC_F32 ? 4 : 8));
     fc_buffers b = { .x = x_laid, .w = w, .bias = with_bias ? bias : NULL, .y = y };
     if (strcmp(o->algorithm, "chain") == 0) {
         b.x = x;
@@ -281,7 +291,8 @@ static void pooling(const options *o)
     p.kind = (fc_pool_kind)read_int();
     p.adaptive = (int)read_int(), p.count_include_pad = (int)read_int(), p.indices = (int)read_int();
     p.batch = read_int(), p.channels = read_int();
-    read_axes(p.size), read_axes(p.kernel), read_axes(p.stride), read_axes(p.dilation), read_axes(p.pad), read_axes(p.out_size);
+    read_axes(p.size), read_axes(p.kernel), read_axes(p.stride), read_axes(p.dilation), read_axes(p.pad),
+        read_axes(p.out_size);
     memcpy(p.pad_after, p.pad, sizeof p.pad);
     lay_out(p.x_stride, p.channels, p.size, 0);
     lay_out(p.y_stride, p.channels, p.out_size, 0);
@@ -289,14 +300,13 @@ static void pooling(const options *o)
     const ptrdiff_t n = p.batch * p.channels * volume(p.out_size);
     const fc_options options = library_options(o);
     fc_pool_plan plan;
-    fc_buffers b = { .x = random_array(o, 0, p.batch * p.channels * volume(p.size)), .y = room((size_t)n * 8),
+    fc_buffers b = { .x = random_array(o, 0, p.batch * p.channels * volume(p.size)),
+                     .y = room((size_t)n * 8),
                      .indices = room((size_t)n * sizeof(int64_t)) };
     const char *trouble = fc_pool_plan_make(&p, &options, &plan) == FC_OK ? NULL : "no such ISA";
     if (!trouble && !run(o, &plan.work, &b)) trouble = "the caller's floating-point control word is lost";
-    /* indices as exact numbers after the values, so that one line has both */
     report(o, trouble, b.y, n);
-    for (ptrdiff_t i = 0; i < n && p.indices && !trouble; i++) printf("%lld ", (long long)b.indices[i]);
-    if (p.indices && !trouble) putchar('\n');
+    for (ptrdiff_t i = 0; i < n && p.indices && !trouble; i++) printf(" %lld", (long long)b.indices[i]);
     free((void *)b.x), free(b.y), free(b.indices);
 }
 
@@ -305,14 +315,15 @@ int main(void)
     options o;
     int type;
     char op[8];
-    while (scanf("%d %15s %15s %d %d %d %u %d %d", &type, o.isa, o.algorithm, &o.threads, &o.packed, &o.hurried, &o.control,
-                 &o.low, &o.high) == 9) {
+    while (scanf("%d %15s %15s %d %d %d %u %d %d", &type, o.isa, o.algorithm, &o.threads, &o.packed, &o.hurried,
+                 &o.control, &o.low, &o.high) == 9) {
         o.type = (fc_type)type;
         o.seed = (uint64_t)read_int();
         if (scanf("%7s", op) != 1) fail("an op is missing");
         if (strcmp(op, "conv") == 0) convolution(&o);
         else if (strcmp(op, "pool") == 0) pooling(&o);
         else fail("no such op");
+        putchar('\n');
         fflush(stdout);
     }
     return 0;

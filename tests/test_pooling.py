@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 
 import fastconv as fc
 from fastconv import reference
+from helpers import assert_same_bits
 
 TYPES = (np.float32, np.float64)
 THREADS = (1, 2, 3, 8)
@@ -149,15 +150,6 @@ def levels(case):
         out = np.broadcast_to(np.array(case.options.get("output_size", 1), object), case.dims)
         taps = [-(-n // (o or n)) + 1 for n, o in zip(size, out, strict=True)]
     return sum(math.ceil(math.log2(k)) for k in taps), math.prod(taps)
-
-
-def assert_same_bits(actual, expected, where=""):
-    """Equal in value, sign of zero and type; of a NaN only that it is one."""
-    assert actual.shape == expected.shape and actual.dtype == expected.dtype, where
-    nan = np.isnan(expected)
-    assert_array_equal(np.isnan(actual), nan, where)
-    assert_array_equal(np.where(nan, 0, actual), np.where(nan, 0, expected), where)
-    assert_array_equal(np.signbit(actual[~nan]), np.signbit(expected[~nan]), where)
 
 
 # --- against the reference ----------------------------------------------------------------------
@@ -544,7 +536,7 @@ def problems(draw):
     for _ in range(dims):
         k, d = draw(st.integers(1, 9)), draw(st.integers(1, 3)) if kind == "max" else 1
         reach = d * (k - 1) + 1
-        pad = draw(st.integers(0, reach // 2 if d == 1 else min(reach // 2, d)))
+        pad = draw(st.integers(0, reach // 2))
         space.append(draw(st.integers(max(1, reach - 2 * pad), max(most, reach))))
         dilations.append(d)
         options["kernel_size"].append(k)
@@ -560,10 +552,8 @@ def problems(draw):
     return Case(f"{kind}_pool{dims}d", shape, options)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    problems(), st.sampled_from(TYPES), st.sampled_from(fc.isas()), st.sampled_from(THREADS)
-)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(problems(), st.sampled_from(TYPES), st.sampled_from(fc.isas()), st.sampled_from(THREADS))
 def test_generated_problems_give_exactly_the_reference(case, dtype, isa, threads):
     x = case.integers(dtype)
     with fc.using(isa=isa, threads=threads):

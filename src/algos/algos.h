@@ -40,6 +40,8 @@ static inline ptrdiff_t fc_share(ptrdiff_t total, ptrdiff_t i, ptrdiff_t n)
 {
     return total / n * i + fc_min(i, total % n);
 }
+/* Multiply-adds of an item at most, where rows can be fewer: some 50 ms in plain C, so that a deadline is met. */
+#define FC_ITEM_WORK ((double)(1 << 26))
 static inline int fc_late(double deadline) { return deadline > 0 && fc_clock() >= deadline; }
 
 /* One phase: an ordinary convolution of stride in_step over every out_step-th output. */

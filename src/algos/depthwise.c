@@ -44,8 +44,10 @@ static void book(fc_conv_plan *p)
     }
     const ptrdiff_t planes = fc_phases(p) * p->problem.batch * p->problem.groups * f.axis[FC_DEPTH].n;
     const ptrdiff_t rows = f.axis[FC_HEIGHT].n, bands = fc_min(fc_ceil_div(2 * p->work.parts, planes), rows);
+    const double row_work = (double)f.taps * (double)p->ocg * (double)s.columns;
     for (fc_strip taller = s; taller.rows < fc_ceil_div(rows, bands);) {
         taller.rows++;
+        if (row_work * (double)taller.rows > FC_ITEM_WORK) break;
         fc_strip_plan(p, &f, &taller);
         if (taller.channel > most) break;
         s = taller;
@@ -223,6 +225,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     const ptrdiff_t channels = p->problem.batch * p->problem.groups, blocks = work->items / channels / fc_phases(p);
     ptrdiff_t laid_out = -1;
+    const int heavy = work->flops / (double)work->items > 1e5; /* then the clock costs nothing beside an item */
     geometry g = { .f = { .index = -1 } };
     while (item < end) {
         const ptrdiff_t index = item / channels / blocks, block = item / channels % blocks, channel = item % channels;
@@ -232,7 +235,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         if (g.strip.rows > 0 && g.strip.columns > 0 && g.strip.jd < g.f.axis[FC_DEPTH].n)
             run_channel(p, &g, b, channel / p->problem.groups, channel % p->problem.groups);
         item++;
-        if (item % 16 == 0 && fc_late(deadline)) break;
+        if ((item % 16 == 0 || heavy) && fc_late(deadline)) break;
     }
     return item;
 }

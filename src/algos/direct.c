@@ -25,7 +25,8 @@ static void shape_item(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t *rows
     *columns = fc_min(f->axis[FC_WIDTH].n, COLUMNS * lanes);
     for (strip_of(p, f, 1, *columns, s); s->channel > most && *columns > FC_VECTORS * lanes; strip_of(p, f, 1, *columns, s))
         *columns = fc_max(fc_round_up(*columns / 2, lanes), FC_VECTORS * lanes);
-    while (*rows < f->axis[FC_HEIGHT].n) {
+    const double row_work = (double)f->taps * (double)p->icg * (double)p->ocg * (double)*columns;
+    while (*rows < f->axis[FC_HEIGHT].n && row_work * (double)(*rows + 1) <= FC_ITEM_WORK) {
         fc_strip taller;
         strip_of(p, f, *rows + 1, *columns, &taller);
         if (taller.channel > most) break;

@@ -1,0 +1,483 @@
+"""The convolutions that the tests compute: nasty small ones by hand, and random ones.
+
+A case is a line, and the line is all there is to know: the values of its arrays follow from it.
+
+    conv2d n2 c6-4 g2 i7x9 k3x1 s2 d1x2 p1x0 q0x1 nobias last
+
+    n batch   c channels in - out   g groups   i image   k kernel   s stride   d dilation
+    p zeros before the image        q zeros after it (p where not given)
+    nobias    no bias               last      arrays lie channels last
+
+One number stands for all axes. Transposed, p and q crop the result: p is `padding`, p - q is
+`output_padding`. To replay one case: FASTCONV_CASE='conv1d i5 k3' pytest tests/test_conv_exact.py
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import zlib
+from collections.abc import Iterator
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+import fastconv as fc
+
+#: Element types, and instruction sets whose bits are promised to be the same.
+DTYPES = (np.float32, np.float64)
+FUSED = tuple(isa for isa in fc.isas() if isa != "baseline")
+
+LETTERS = {
+    "n": "batch", "g": "groups", "i": "size", "k": "kernel", "s": "stride", "d": "dilation",
+    "p": "before", "q": "after",
+}  # fmt: skip
+AXES = ("size", "kernel", "stride", "dilation", "before", "after")
+
+
+class Case(NamedTuple):
+    """A convolution's sizes; what is measured along axes is a tuple of one to three numbers."""
+
+    op: str
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    batch: int = 1
+    ic: int = 1
+    oc: int = 1
+    groups: int = 1
+    bias: bool = True
+    last: bool = False
+
+    def __str__(self) -> str:
+        words = [self.op, f"n{self.batch}", f"c{self.ic}-{self.oc}", f"g{self.groups}"]
+        words += [
+            letter + "x".join(map(str, getattr(self, name)))
+            for letter, name in LETTERS.items()
+            if name in AXES
+        ]
+        words += ["nobias"] * (not self.bias) + ["last"] * self.last
+        return " ".join(words)
+
+    @property
+    def dims(self) -> int:
+        return len(self.size)
+
+    @property
+    def transposed(self) -> bool:
+        return "transpose" in self.op
+
+    @property
+    def seed(self) -> int:
+        return zlib.crc32(str(self).encode()) >> 4
+
+    @property
+    def out_size(self) -> tuple[int, ...]:
+        if self.transposed:
+            return tuple((n - 1) * s + d * (k - 1) + 1 - p - q for n, k, s, d, p, q in self._axes())
+        return tuple((n + p + q - d * (k - 1) - 1) // s + 1 for n, k, s, d, p, q in self._axes())
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.ic, *self.size)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        first, second = (self.ic, self.oc) if self.transposed else (self.oc, self.ic)
+        return (first, second // self.groups, *self.kernel)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        return (self.batch, self.oc, *self.out_size)
+
+    @property
+    def chain(self) -> int:
+        """The most products that one output sums."""
+        return self.ic // self.groups * prod(self.kernel)
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds."""
+        outputs = self.size if self.transposed else self.out_size
+        return self.batch * self.oc * self.chain * prod(outputs)
+
+    def _axes(self):
+        return zip(*(getattr(self, name) for name in AXES), strict=True)
+
+    def hit(self) -> float:
+        """The share of outputs that meet an input at all, and not only zeros between or beside."""
+        shares = []
+        for (n, k, s, d, p, _), out in zip(self._axes(), self.out_size, strict=True):
+            o, t = np.ogrid[:out, :k]
+            if self.transposed:
+                at, rest = np.divmod(o + p - t * d, s)
+            else:
+                at, rest = o * s - p + t * d, 0
+            shares.append(((rest == 0) & (at >= 0) & (at < n)).any(axis=1).mean())
+        return float(np.prod(shares))
+
+    # values
+
+    def integers(self, dtype=np.int64) -> tuple:
+        """x, w, bias: none zero, and so small that no sum of products needs rounding."""
+        rng = np.random.default_rng(self.seed)
+        assert 64 * self.chain + 99 < 2**24
+
+        def array(shape, high):
+            return (rng.integers(1, high + 1, shape) * rng.choice((-1, 1), shape)).astype(dtype)
+
+        x, w, b = array(self.x_shape, 8), array(self.w_shape, 8), array(self.oc, 99)
+        return x, w, b if self.bias else None
+
+    def reals(self, dtype, low: int = -8, high: int = 0) -> tuple:
+        """x, w, bias of random signs and mantissas, exponents low to high: harness.c's values."""
+        parts = enumerate((prod(self.x_shape), prod(self.w_shape), self.oc))
+        x, w, b = (random_values(4 * self.seed + i, n, dtype, low, high) for i, n in parts)
+        return x.reshape(self.x_shape), w.reshape(self.w_shape), b if self.bias else None
+
+    # calls
+
+    def options(self) -> dict[str, Any]:
+        options = {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}
+        if self.transposed:
+            extra = tuple(p - q for p, q in zip(self.before, self.after, strict=True))
+            return options | {"padding": self.before, "output_padding": extra}
+        return options | {"padding": tuple(zip(self.before, self.after, strict=True))}
+
+    def reference(self, module, x, w, b, **extras) -> np.ndarray:
+        """The result of a module's function of this name, whatever the layout of the case."""
+        return getattr(module, self.op)(x, w, b, **self.options(), **extras)
+
+    def run(self, x, w, b, **extras) -> np.ndarray:
+        """fastconv's result; arrays come and go channels first, and lie as the case says."""
+        if not self.last:
+            return self.reference(fc, x, w, b, **extras)
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        return np.moveaxis(self.reference(fc, x, w, b, layout="NHWC", **extras), -1, 1)
+
+
+def parse(line: str) -> Case:
+    op, *words = line.split()
+    dims = int(op[-2])
+    fields: dict[str, Any] = {name: (1,) for name in AXES} | {"before": (0,), "op": op}
+    for word in words:
+        if word in ("nobias", "last"):
+            fields |= {"bias": False} if word == "nobias" else {"last": True}
+        elif channels := re.fullmatch(r"c(\d+)-(\d+)", word):
+            fields |= {"ic": int(channels[1]), "oc": int(channels[2])}
+        else:
+            name, numbers = LETTERS[word[0]], tuple(map(int, word[1:].split("x")))
+            fields[name] = numbers if name in AXES else numbers[0]
+    fields["after"] = fields["after"] if re.search(r"\bq-?\d", line) else fields["before"]
+    fields |= {n: fields[n] * (dims if len(fields[n]) == 1 else 1) for n in AXES}
+    return Case(**fields)
+
+
+def random_values(stream: int, n: int, dtype, low: int, high: int) -> np.ndarray:
+    """harness.c's random_array."""
+    z = (np.uint64(stream << 32) | np.arange(1, n + 1, dtype=np.uint64)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = z ^ (z >> np.uint64(31))
+    exponent = (bits >> np.uint64(53) & np.uint64(0x3FF)) % np.uint64(high - low + 1)
+    bias, digits, sign, word = {4: (127, 23, 31, np.uint32), 8: (1023, 52, 63, np.uint64)}[
+        np.dtype(dtype).itemsize
+    ]
+    exponent += np.uint64(low + bias)
+    bits = (
+        bits >> np.uint64(63) << np.uint64(sign)
+        | exponent << np.uint64(digits)
+        | bits & np.uint64((1 << digits) - 1)
+    )
+    return bits.astype(word).view(dtype)
+
+
+def engines(isas=None, threads=(1,)) -> Iterator[tuple[str, str, int]]:
+    """(ISA, algorithm, threads) of everything this machine can run."""
+    for isa in fc.isas() if isas is None else isas:
+        for algorithm in fc.algorithms():
+            for n in threads:
+                yield isa, algorithm, n
+
+
+def results(case: Case, x, w, b, isas=None, threads=(1,), **extras) -> Iterator[tuple]:
+    """(engine in words, result) of every engine that can do the case."""
+    for isa, algorithm, n in engines(isas, threads):
+        with fc.using(isa=isa, threads=n):
+            try:
+                y = case.run(x, w, b, algorithm=algorithm, **extras)
+            except ValueError as refusal:
+                if "cannot do this:" not in str(refusal):
+                    raise
+                continue
+        yield f"{case}  [{isa} {algorithm} threads={n} {x.dtype}]", y
+
+
+def integer_conv(case: Case, x, w, b) -> np.ndarray:
+    """The convolution in int64. Transposed: of the image with stride - 1 zeros between pixels."""
+    stride, before, after = case.stride, case.before, case.after
+    if case.transposed:
+        stride, before, after = transposed_as_forward(case)
+        spread = [(n - 1) * s + 1 for n, s in zip(case.size, case.stride, strict=True)]
+        zeros = np.zeros((case.batch, case.ic, *spread), np.int64)
+        zeros[(..., *(slice(None, None, s) for s in case.stride))] = x
+        x = zeros
+        w = w.reshape(case.groups, -1, *w.shape[1:]).swapaxes(1, 2)
+        w = np.flip(w, tuple(range(3, w.ndim))).reshape(case.oc, -1, *case.kernel)
+    ends = list(zip(before, after, strict=True))
+    x = np.pad(x, [(0, 0), (0, 0), *((max(p, 0), max(q, 0)) for p, q in ends)])
+    cut = (slice(max(-p, 0), n - max(-q, 0)) for (p, q), n in zip(ends, x.shape[2:], strict=True))
+    x = x[(..., *cut)]
+    reach = [d * (k - 1) + 1 for k, d in zip(case.kernel, case.dilation, strict=True)]
+    seen = sliding_window_view(x, reach, tuple(range(2, x.ndim)))
+    steps = [slice(None, None, s) for s in (*stride, *case.dilation)]
+    seen = seen[(slice(None), slice(None), *steps)]
+    seen = seen.reshape(case.batch, case.groups, -1, *seen.shape[2:])
+    w = w.reshape(case.groups, -1, *w.shape[1:])
+    out, taps = "uvw"[: case.dims], "xyz"[: case.dims]
+    y = np.einsum(f"ngc{out}{taps},goc{taps}->ngo{out}", seen, w).reshape(case.y_shape)
+    return y if b is None else y + b.reshape(-1, *[1] * case.dims)
+
+
+def transposed_as_forward(case: Case):
+    reach = [d * (k - 1) for k, d in zip(case.kernel, case.dilation, strict=True)]
+    before = [r - p for r, p in zip(reach, case.before, strict=True)]
+    after = [r - q for r, q in zip(reach, case.after, strict=True)]
+    return (1,) * case.dims, before, after
+
+
+# Random cases ---------------------------------------------------------------------------------------
+# Sizes lie at the edges of vectors and tiles, not in the middle between them.
+
+EDGES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 65)
+CHANNELS = (1, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 16, 17, 24, 31, 33)
+
+
+def draw(rng: random.Random, most_work: int) -> Case:
+    """A random case of at most so many multiply-adds, most of whose outputs are not zero."""
+    while True:
+        case = _draw(rng)
+        if (
+            min(case.out_size) > 0
+            and 0 < case.work <= most_work
+            and prod(case.y_shape) <= most_work // 4
+            and prod(case.x_shape) <= most_work // 4
+            and case.hit() >= 0.5
+        ):
+            return case
+
+
+def _draw(rng: random.Random) -> Case:
+    dims = rng.choice((1, 2, 2, 2, 3))
+    transposed = rng.random() < 0.35
+
+    def axes(choose):
+        return tuple(choose() for _ in range(dims))
+
+    kernel = axes(lambda: rng.choice((1, 1, 2, 3, 3, 4, 5, 7, rng.randint(1, 40))))
+    stride = axes(lambda: rng.choice((1, 1, 2, 3, rng.randint(1, 5))))
+    dilation = axes(lambda: rng.choice((1, 1, 1, 2, 3, 5)))
+    before = tuple(rng.choice((0, k // 2, rng.randint(0, k + 1))) for k in kernel)
+    if transposed:  # output_padding is below stride or dilation
+        extra = zip(before, stride, dilation, strict=True)
+        after = tuple(p - rng.choice((0, rng.randint(0, max(s, d) - 1))) for p, s, d in extra)
+    else:
+        ends = zip(before, kernel, strict=True)
+        after = tuple(rng.choice((p, rng.randint(0, k + 1))) for p, k in ends)
+    groups = rng.choice((1, 1, 1, 2, 3, rng.choice(CHANNELS)))
+    icg, ocg = rng.choice(CHANNELS), rng.choice(CHANNELS)
+    if groups > 3:
+        icg, ocg = rng.choice((1, 1, 2)), rng.choice((1, 1, 2, 3))
+    return Case(
+        op=f"conv_transpose{dims}d" if transposed else f"conv{dims}d",
+        size=axes(lambda: rng.choice((*EDGES, rng.randint(1, 100)))),
+        kernel=kernel, stride=stride, dilation=dilation, before=before, after=after,
+        batch=rng.choice((1, 1, 1, 2, 5)), ic=groups * icg, oc=groups * ocg, groups=groups,
+        bias=rng.random() < 0.8, last=rng.random() < 0.25,
+    )  # fmt: skip
+
+
+def generated(n: int, seed: int, most_work: int = 200_000) -> list[Case]:
+    rng = random.Random(seed)
+    return [draw(rng, most_work) for _ in range(n)]
+
+
+def chosen(*lists: list[Case]) -> list[Case]:
+    """The lists' cases, or only the one to be replayed."""
+    line = os.environ.get("FASTCONV_CASE")
+    return [parse(line)] if line else list(dict.fromkeys(case for cases in lists for case in cases))
+
+
+# Nasty cases ----------------------------------------------------------------------------------------
+
+
+def table(text: str) -> list[Case]:
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [parse(line) for line in lines if line]
+
+
+NASTY = table("""
+conv1d i1 k1                                    # the smallest of all
+conv2d i1 k1
+conv3d i1 k1
+conv1d i1 k1 c1-1 n5 nobias
+conv2d c3-5 i1 k3 p1                            # one pixel
+conv2d c3-5 i1 k3 p2                            # one pixel, every output near an edge
+conv2d c5-3 i2x3 k9x11 p8x10                    # kernel and padding far larger than the image
+conv2d c2-2 i3 k5 p4 q0                         # zeros on one side only
+conv2d c2-2 i3 k5 p0 q4
+conv1d c4-4 i3 k125 p63
+conv1d c4-4 i2 k63 p62 last
+conv2d c17-4 i1 k31 p15 last
+conv2d c3-4 i4x5 k7 p3 s2
+conv2d c3-4 i3x33 k7x1 p3x0
+conv2d c3-4 i33x3 k1x7 p0x3
+conv2d c1-1 i40x41 k3                           # a filter over a photograph
+conv2d c1-8 i19x70 k5 p2
+conv2d c3-8 i23x50 k7 s2 p3
+conv2d c4-6 i11x13 k11 s4 p5
+conv2d c13-17 i13x11 k3 p1                      # prime sizes
+conv2d c31-29 i7 k3 p1
+conv2d c37-41 i5x7 k2x3 p1 n3
+conv2d c7-9 i1x49 k1x3 p0x1                     # one vector more than a tile of 16 lanes
+conv2d c7-9 i1x47 k1x3 p0x1
+conv2d c7-8 i1x24 k1x1
+conv2d c7-8 i1x25 k1x1
+conv2d c8-1 i9x9 k3
+conv2d c8-2 i9x9 k3
+conv2d c8-3 i9x9 k3
+conv2d c8-7 i9x9 k3
+conv2d c8-15 i9x9 k3 p1
+conv2d c8-16 i9x9 k3 p1
+conv2d c8-17 i9x9 k3 p1 nobias
+conv2d c16-33 i7 k3 p1 n5
+conv2d c64-5 i3 k3 p1 n2
+conv2d c9-7 i8 k1                               # pointwise
+conv2d c9-7 i7 k1 n5 nobias
+conv2d c9-7 i1 k1 n5
+conv2d c65-33 i7x7 k1
+conv2d c3-130 i5x7 k1
+conv2d c10-6 g2 i7x9 k1
+conv2d c9-7 i8x9 k1 s2
+conv2d c9-7 i8x9 k1 s3x2 last
+conv2d c9-7 i4x5 k1 p1
+conv2d c6-3 g3 i2x1 k1 s2x1 p0 q2x0              # as many outputs as pixels, yet strided
+conv2d c9-7 i9x8 k1 last n2
+conv3d c5-6 i3x4x5 k1
+conv1d c33-31 i35 k1
+conv2d c2-3 i17x19 k3 d2 p2                     # dilation
+conv2d c2-3 i17x19 k3x5 d5x3
+conv2d c3-2 i21x23 k3 d4x7 s2x3 p4x7
+conv2d c2-2 i9x60 k2 d8x50
+conv1d c2-2 i9 k3 d4 p4
+conv1d c2-2 i3 k3 d40 p40
+conv2d c4-4 i12x14 k2 s5 n2                     # strides beyond the kernel
+conv2d c4-4 i23x31 k3x2 s7x11
+conv2d c4-4 i9 k3 s9
+conv1d c3-3 i130 k3 s16 p1
+conv2d c2-3 i16x67 k2 s2
+conv2d c2-3 i16x67 k3 s2 p1
+conv2d c2-3 i16x67 k3 s1x2 p1 last
+conv2d c2-3 i16x67 k3 s1x3 p1x0 q0x1
+conv2d c4-4 g4 i9x10 k3 p1                      # depthwise
+conv2d c5-5 g5 i14x33 k3 s2 p1 n2
+conv2d c3-3 g3 i13x70 k5 p2
+conv2d c3-3 g3 i13x20 k7 p3 nobias
+conv2d c3-3 g3 i5x6 k9x3 p4x1
+conv2d c3-3 g3 i15x17 k3 d2 p2
+conv2d c3-3 g3 i15x17 k3 d3 s2 p3
+conv2d c4-12 g4 i7x9 k3 p1                      # with multiplier
+conv2d c4-8 g4 i7x9 k3 p1 last
+conv2d c2-140 g2 i5x6 k3 p1
+conv2d c33-33 g33 i1 k3 p1
+conv2d c17-17 g17 i7 k7 p3 last n2
+conv1d c6-6 g6 i50 k3 p1
+conv3d c3-6 g3 i4x5x18 k3 p1
+conv3d c4-4 g4 i3x5x7 k2x3x5 p1x1x2 s1x2x1
+conv2d c6-6 g6 i4 k1
+conv2d c8-12 g4 i7x9 k3 p1                      # few channels a group
+conv2d c32-32 g8 i9x11 k3 p1 n2
+conv2d c15-10 g5 i8 k3 s2 p1 last
+conv2d c64-64 g32 i5 k3 p1
+conv2d c6-4 g2 i5x40 k5 p2
+conv3d c3-4 i4x5x6 k3 p1
+conv3d c2-5 i3x9x17 k2x3x5 s1x2x3 d1x2x1 p1x2x0
+conv3d c2-3 i7x3x50 k3 s2 p1 n2 last
+conv3d c3-2 i1x1x9 k1x1x3 p0x0x1
+conv3d c2-2 i2x2x2 k5x4x3 p4x3x2
+conv1d c3-5 i100 k5 p2 s2
+conv1d c16-16 i97 k4 p3 q1 d3
+conv1d c2-3 i7 k7 n5
+conv1d c1-1 i300 k33 p16
+conv2d c5-4 i6x7 k3 p1 n9 last
+conv2d c12-10 i3 k3 p1 n7
+conv_transpose1d i1 k1
+conv_transpose1d c3-5 i7 k3
+conv_transpose1d c3-5 i17 k4 s2 p1
+conv_transpose1d c3-4 i9 k3 s3
+conv_transpose1d c3-4 i9 k5 s3 p2 q0            # output_padding
+conv_transpose1d c3-4 i30 k2 s3                 # gaps that no input reaches
+conv_transpose1d c2-2 i9 k3 s2 d3 p3
+conv_transpose1d c2-2 i9 k5 s4 d2 p1
+conv_transpose1d c2-2 i9 k5 s6 d4 p1
+conv_transpose1d c2-2 i5 k3 s5 d7 p6
+conv_transpose1d c2-2 i1 k9 s7
+conv_transpose2d c3-5 i4x5 k3 s2 p1 q0
+conv_transpose2d c3-5 i4x5 k4 s2 p1 n2
+conv_transpose2d c4-3 i1 k7
+conv_transpose2d c4-3 i1 k7 s3 p2 last
+conv_transpose2d c5-9 i7x8 k2 s2
+conv_transpose2d c5-9 i7x8 k3
+conv_transpose2d c5-9 i7x8 k3 p2
+conv_transpose2d c9-7 i5x19 k1
+conv_transpose2d c9-7 i5x19 k1 last
+conv_transpose2d c2-3 i6x5 k5x2 s1x2 d2x3 p2x1
+conv_transpose2d c4-4 g4 i7x9 k3 s2 p1 q0
+conv_transpose2d c4-4 g4 i7x9 k3 p1
+conv_transpose2d c4-8 g4 i7x20 k4 s2 p1 nobias
+conv_transpose2d c6-9 g3 i5x6 k3 s2 p1
+conv_transpose2d c6-9 g3 i5x6 k3 s2 p1 last n3
+conv_transpose2d c1-1 i8x40 k5 s3 p1
+conv_transpose2d c17-13 i3 k3 s2x1 n2
+conv_transpose2d c2-2 i3x4 k3 s2x5 d1x3
+conv_transpose3d c2-3 i2x3x4 k3 s2 p1
+conv_transpose3d c2-3 i2x3x9 k2x3x4 s1x2x3 p0x1x2 q0x0x0
+conv_transpose3d c2-4 g2 i3x2x3 k2x1x3 d2x1x1
+""")
+
+# Chains so long, or strips so wide, that algorithms work them off in blocks: a megabyte holds
+# 5461 steps of an AVX-512 panel, 21845 of a baseline one.
+BLOCKED = table("""
+conv1d c30011-3 i3 k1
+conv1d c12000-9 i3 k3
+conv1d c12000-9 i3 k3 p1 last
+conv1d c9001-5 i50 k1 s2 last
+conv2d c1500-3 i8 k7
+conv2d c700-10 i9x10 k7 nobias
+conv1d c5-4 i12003 k12000
+conv1d c2-3 i40003 k40000
+conv1d c1-2 i70010 k70000
+conv1d c3-2 i30 k24000 p11990
+conv2d c2-3 i1x26003 k2x26000 p1x0
+conv1d c3-4 i15003 k4 d5000
+conv2d c3-2 i5x10002 k3x2 d1x5000 p1x5000
+conv2d c6-4 i10x30 k4x3 d5000x2 p10000x2 q5001x2
+conv1d c2-2 g2 i40003 k40000
+conv1d c4-8 g2 i20004 k20000
+conv1d c4-4 i90000 k3 s40000 p1
+conv2d c2-2 g2 i3x30000 k2x3 s1x10000
+conv_transpose1d c23000-3 i3 k3 p2
+conv_transpose1d c3-2 i9 k30000 p14999
+conv_transpose1d c2-3 i24001 k24000 p23998
+conv_transpose1d c2-2 i5 k7 s30000 p59998
+conv_transpose2d c9000-9 i3 k3 s2 p2
+conv_transpose1d c3-2 i7 k3 d9000 p8998
+""")
