@@ -14,10 +14,18 @@ from setuptools.command.build_ext import build_ext
 
 SRC = Path(__file__).parent / "src"
 ARCHITECTURES = {"x86_64": "X86", "AMD64": "X86", "aarch64": "ARM", "arm64": "ARM"}
-# Ours come last on the command line, so that CFLAGS can neither allow another machine's instructions nor let the compiler
-# fuse or reorder arithmetic.
-FLAGS = ["-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-fno-fast-math",
-         "-ffp-contract=off"]
+# Ours come last on the command line, so that CFLAGS can neither allow another machine's
+# instructions nor let the compiler fuse or reorder arithmetic.
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-fast-math",
+    "-ffp-contract=off",
+]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wvla"]
 BASELINE = {"X86": ["-march=x86-64", "-mtune=generic"]}
 
@@ -29,8 +37,14 @@ def flags_for(machine):
 
 def isa_rows(machine):
     """(name, flags) of the rows of isa.def that a machine's architecture has."""
-    rows = re.findall(r'^FC_ISA_(X86|ARM|ANY)\((\w+),.*"(.*)"\)$', (SRC / "isa.def").read_text(), re.M)
-    return [(name, flags.split()) for arch, name, flags in rows if arch in ("ANY", ARCHITECTURES.get(machine))]
+    rows = re.findall(
+        r'^FC_ISA_(X86|ARM|ANY)\((\w+),.*"(.*)"\)$', (SRC / "isa.def").read_text(), re.M
+    )
+    return [
+        (name, flags.split())
+        for arch, name, flags in rows
+        if arch in ("ANY", ARCHITECTURES.get(machine))
+    ]
 
 
 def objects(machine):
@@ -50,13 +64,25 @@ def openmp_flags(compiler):
     if os.environ.get("FASTCONV_NO_OPENMP") != "1":
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder) / "probe.c"
-            probe.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            command = [*compiler.compiler_so, "-fopenmp", str(probe), "-o", str(Path(folder) / "probe")]
-            done = subprocess.run([word for word in command if word != "-c"], capture_output=True, check=False)
+            probe.write_text(
+                "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+            )
+            command = [
+                *compiler.compiler_so,
+                "-fopenmp",
+                str(probe),
+                "-o",
+                str(Path(folder) / "probe"),
+            ]
+            done = subprocess.run(
+                [word for word in command if word != "-c"], capture_output=True, check=False
+            )
         if done.returncode == 0:
             return ["-fopenmp"]
     if required:
-        raise SystemExit("fastconv: FASTCONV_REQUIRE_OPENMP=1, but the compiler has no OpenMP (-fopenmp and omp.h)")
+        raise SystemExit(
+            "fastconv: FASTCONV_REQUIRE_OPENMP=1, but the compiler has no OpenMP (-fopenmp and omp.h)"
+        )
     print("fastconv: no OpenMP: building the sequential library", file=sys.stderr)
     return []
 
@@ -74,7 +100,17 @@ class Build(build_ext):
             target = folder / f"{name}{'' if openmp else '_sequential'}.o"
             if self.force or not target.exists() or target.stat().st_mtime < newest:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self.spawn([*self.compiler.compiler_so, *openmp, *flags, "-c", str(source), "-o", str(target)])
+                self.spawn(
+                    [
+                        *self.compiler.compiler_so,
+                        *openmp,
+                        *flags,
+                        "-c",
+                        str(source),
+                        "-o",
+                        str(target),
+                    ]
+                )
             return str(target)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -129,6 +129,7 @@ cdef class ConvPlan:
 
     cdef fc_conv_plan plan
     cdef readonly object problem
+
     def __cinit__(self, problem, _Array x not None, _Array w not None, _Array y, bint packed=False):
         cdef fc_conv_problem p
         cdef fc_options o
@@ -295,7 +296,7 @@ cdef int _pool_plan(problem, _Array x, _Array y, bint indices, fc_pool_plan *pla
 
 
 def activate(name, parameters, x, out):
-    """out = act(x), C-contiguous arrays of one shape. prelu: parameters is the array of slopes, one a channel (axis 1)."""
+    """out = act(x), C-contiguous arrays of one shape. prelu: parameters is the slopes, one a channel (axis 1)."""
     cdef _Array held_x = _Array(x), held_y = _Array(out, True), slopes
     cdef fc_map_problem p
     cdef fc_map_plan plan

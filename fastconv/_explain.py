@@ -82,10 +82,11 @@ def _verdicts(plan, taken: str, forced: bool) -> tuple[tuple[str, str], ...]:
 
 
 def explain(op: Callable | str, *args: Any, **kwargs: Any) -> Explanation:
-    """What ``op(*args, **kwargs)`` would run: algorithm and why, resolved pads, type, ISA, threads, workspace.
+    """What ``op(*args, **kwargs)`` would run: algorithm and why, pads, type, ISA, threads, memory.
 
-    op: a convolution, ``linear`` or a pooling of this module, or its name; the arguments are those of a call. Nothing is
-    computed or allocated. Print the result to read the plan; its attributes carry the figures.
+    op: a convolution, ``linear`` or a pooling of this module, or its name; the arguments are those
+    of a call. Nothing is computed or allocated. Print the result to read the plan; its attributes
+    carry the figures.
 
     Raises what the call would raise, and ValueError for other operations and for empty results.
     """

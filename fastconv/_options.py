@@ -1,7 +1,7 @@
 """Options of a call that are not arguments: ISA, algorithm, precision, threads; and the environment variables.
 
-    FASTCONV_ISA          caps the instruction set: avx512, avx2, neon, baseline
-    OMP_NUM_THREADS       read by OpenMP: the most threads a call takes unasked
+FASTCONV_ISA          caps the instruction set: avx512, avx2, neon, baseline
+OMP_NUM_THREADS       read by OpenMP: the most threads a call takes unasked
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def using(
     """
     old_isa, old_algorithm, old_precision, old_threads = _core.options.get()
     if algorithm is not None and algorithm not in _core.algorithms():
-        raise ValueError(f"using: algorithm {algorithm!r} is not one of {', '.join(_core.algorithms())}")
+        raise ValueError(
+            f"using: algorithm {algorithm!r} is not one of {', '.join(_core.algorithms())}"
+        )
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"using: precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     token = _core.options.set(
@@ -138,6 +140,8 @@ def show_config() -> None:
     in_force = _core.isa_rows()[_core.in_force()[0]]
     openmp = "yes" if _core.openmp() else "no (sequential build)"
     print(f"fastconv {__version__}")
-    print(f"isa       {in_force} (machine runs {', '.join(_core.isas())}; built {', '.join(_core.isa_rows())})")
+    print(
+        f"isa       {in_force} (machine runs {', '.join(_core.isas())}; built {', '.join(_core.isa_rows())})"
+    )
     print(f"openmp    {openmp}")
     print(f"threads   {get_num_threads()}")

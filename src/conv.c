@@ -96,4 +96,7 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
     return FC_OK;
 }
 
-void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed) { plan->algo->pack(plan, weights, packed); }
+void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed)
+{
+    plan->algo->pack(plan, weights, packed);
+}

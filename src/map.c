@@ -3,17 +3,23 @@
 
 enum { BLOCK = 4096 }; /* elements of an item: a few microseconds */
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     const fc_map_problem *p = &((const fc_map_plan *)work)->problem;
     const fc_kernels *k = work->kernels;
     const ptrdiff_t size = (ptrdiff_t)k->size, blocks = (p->row + BLOCK - 1) / BLOCK;
     (void)workspace;
     while (item < end) {
-        const ptrdiff_t row = item / blocks, at = item % blocks * BLOCK;
-        const ptrdiff_t n = p->row - at < BLOCK ? p->row - at : BLOCK, from = (row * p->row + at) * size;
+        const ptrdiff_t row
+        = item / blocks, at = item % blocks * BLOCK;
+        const ptrdiff_t n = p->row
+        -at < BLOCK ? p->row
+        -at : BLOCK, from = (row * p->row + at) * size;
         double a = p->a;
-        if (b->w) a = p->type == FC_F32 ? (double)((const float *)b->w)[row % p->channels] : ((const double *)b->w)[row % p->channels];
+        if (b->w)
+            a = p->type == FC_F32 ? (double)((const float *)b->w)[row % p->channels]
+                                  : ((const double *)b->w)[row % p->channels];
         k->activate(p->activation, n, (const char *)b->x + from, (char *)b->y + from, a, p->b);
         item++;
         if (item % 16 == 0 && deadline > 0 && fc_clock() >= deadline) break;
@@ -28,7 +34,10 @@ fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *opti
     const double n = (double)problem->rows * (double)problem->row;
     *plan = (fc_map_plan){
         .problem = *problem,
-        .work = { .kernels = kernels, .flops = 10 * n, .bytes = 2 * n * (double)kernels->size, .run = run,
+        .work = { .kernels = kernels,
+                  .flops = 10 * n,
+                  .bytes = 2 * n * (double)kernels->size,
+                  .run = run,
                   .items = problem->rows * ((problem->row + BLOCK - 1) / BLOCK) },
     };
     plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);

@@ -48,7 +48,10 @@ typedef struct job {
     double deadline;
 } job;
 
-static ptrdiff_t share(ptrdiff_t items, int part, int parts) { return items / parts * part + (part < items % parts ? part : items % parts); }
+static ptrdiff_t share(ptrdiff_t items, int part, int parts)
+{
+    return items / parts * part + (part < items % parts ? part : items % parts);
+}
 
 static void run_part(const job *j, int part)
 {
@@ -90,7 +93,8 @@ fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *prog
     const job j = { work, buffers, progress, deadline };
     run_parts(&j);
     for (int part = 0; part < work->parts; part++)
-        if (share(work->items, part, work->parts) + progress[part] < share(work->items, part + 1, work->parts)) return FC_MORE;
+        if (share(work->items, part, work->parts) + progress[part] < share(work->items, part + 1, work->parts))
+            return FC_MORE;
     return FC_OK;
 }
 

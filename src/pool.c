@@ -3,7 +3,8 @@
 
 enum { OUTPUTS = 4096 }; /* of an item, about */
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     return work->kernels->pool((const fc_pool_plan *)work, b, workspace, item, end, deadline);
 }
@@ -29,7 +30,8 @@ static size_t workspace_of(const fc_pool_problem *p)
 static ptrdiff_t band_of(const fc_pool_problem *p, int parts)
 {
     const ptrdiff_t rows = p->out_size[FC_HEIGHT], planes = p->batch * p->channels * p->out_size[FC_DEPTH];
-    const ptrdiff_t most = OUTPUTS / p->out_size[FC_WIDTH] + 1, least = (4 * parts + planes - 1) / planes; /* bands a plane */
+    const ptrdiff_t most = OUTPUTS / p->out_size[FC_WIDTH] + 1,
+                    least = (4 * parts + planes - 1) / planes; /* bands a plane */
     const ptrdiff_t band = (rows + least - 1) / least;
     return band < most ? band : most;
 }
@@ -47,7 +49,10 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
     }
     *plan = (fc_pool_plan){
         .problem = *problem,
-        .work = { .kernels = kernels, .flops = y * taps, .bytes = (x + y) * (double)kernels->size, .run = run,
+        .work = { .kernels = kernels,
+                  .flops = y * taps,
+                  .bytes = (x + y) * (double)kernels->size,
+                  .run = run,
                   .workspace_bytes = workspace_of(problem) * kernels->size },
     };
     plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);

@@ -114,6 +114,7 @@ typedef struct fc_strip_copy {
     ptrdiff_t x, to; /* elements */
 } fc_strip_copy;
 int fc_strip_copy_of(const fc_conv_plan *, const fc_phase *, const fc_strip *, ptrdiff_t i, fc_strip_copy *);
-void fc_strip_fill(const fc_conv_plan *, const fc_phase *, const fc_strip *, const void *x, ptrdiff_t channels, void *to);
+void fc_strip_fill(const fc_conv_plan *, const fc_phase *, const fc_strip *, const void *x, ptrdiff_t channels,
+                   void *to);
 
 #endif

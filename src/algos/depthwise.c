@@ -6,7 +6,7 @@
 
 enum {
     STRIP_BYTES = 96 << 10,
-    COLUMNS = 64,          /* vectors of one row in an item at most */
+    COLUMNS = 64, /* vectors of one row in an item at most */
     TABLE_BYTES = 512 << 10
 };
 
@@ -15,7 +15,8 @@ static const char *cannot(const fc_conv_plan *p)
     fc_phase f;
     fc_phase_longest(p, &f);
     if (p->icg != 1) return "a group has more than one input channel";
-    if (f.taps > TABLE_BYTES / (ptrdiff_t)sizeof(ptrdiff_t)) return "the kernel has too many taps for the table of their offsets";
+    if (f.taps > TABLE_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
+        return "the kernel has too many taps for the table of their offsets";
     fc_strip s = { .rows = 1, .columns = fc_min(f.axis[FC_WIDTH].n, FC_VECTORS * p->work.kernels->lanes) };
     fc_strip_plan(p, &f, &s);
     if ((size_t)s.channel * p->work.kernels->size > FC_WORKSPACE_LIMIT / 4)
@@ -25,7 +26,8 @@ static const char *cannot(const fc_conv_plan *p)
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    if (p->ocg > 4 * p->work.kernels->mr) return "many output channels from one: direct keeps more of them in registers";
+    if (p->ocg > 4 * p->work.kernels->mr)
+        return "many output channels from one: direct keeps more of them in registers";
     return NULL;
 }
 
@@ -62,7 +64,8 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t table = fc_round_up(f.taps, FC_ALIGN), slack = 4 * lanes;
     p->k_block = table;
     p->work.workspace_bytes = (size_t)(table * (2 * (ptrdiff_t)sizeof(ptrdiff_t) + size) +
-                                       (fc_round_up(s.channel + slack, FC_ALIGN) + fc_round_up(s.columns, lanes)) * size);
+                                       (fc_round_up(s.channel + slack, FC_ALIGN) + fc_round_up(s.columns, lanes)) *
+                                           size);
 }
 
 /* Offsets of the phase's taps in the user's weights of one output channel. */
@@ -71,7 +74,8 @@ static ptrdiff_t weight_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff
     const ptrdiff_t *s = p->problem.w_stride + 2;
     const fc_axis *a = f->axis;
     const ptrdiff_t tw = t % a[2].taps, th = t / a[2].taps % a[1].taps, td = t / a[2].taps / a[1].taps;
-    return (a[0].k0 + td * a[0].k_step) * s[0] + (a[1].k0 + th * a[1].k_step) * s[1] + (a[2].k0 + tw * a[2].k_step) * s[2];
+    return (a[0].k0 + td * a[0].k_step) * s[0] + (a[1].k0 + th * a[1].k_step) * s[1] +
+           (a[2].k0 + tw * a[2].k_step) * s[2];
 }
 
 static const void *weights_at(const fc_conv_plan *p, const void *w, ptrdiff_t group, ptrdiff_t row)
@@ -89,7 +93,8 @@ static void pack(const fc_conv_plan *p, const void *w, void *packed)
         fc_phase_of(p, index, &f);
         for (ptrdiff_t oc = 0; oc < p->problem.oc; oc++)
             for (ptrdiff_t t = 0; t < f.taps; t++, to += p->work.kernels->size)
-                memcpy(to, fc_at(p, weights_at(p, w, oc / p->ocg, oc % p->ocg), weight_offset(p, &f, t)), p->work.kernels->size);
+                memcpy(to, fc_at(p, weights_at(p, w, oc / p->ocg, oc % p->ocg), weight_offset(p, &f, t)),
+                       p->work.kernels->size);
     }
 }
 
@@ -176,9 +181,11 @@ static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, 
     const fc_kernels *k = p->work.kernels;
     const fc_axis *a = g->f.axis;
     const ptrdiff_t y_w = q->y_stride[FC_W] * a[FC_WIDTH].out_step, y_h = q->y_stride[FC_H] * a[FC_HEIGHT].out_step;
-    char *row = fc_to(p, y, (a[0].out0 + g->strip.jd * a[0].out_step) * q->y_stride[FC_D] +
-                                (a[1].out0 + g->strip.jh0 * a[1].out_step) * q->y_stride[FC_H] +
-                                (a[2].out0 + g->strip.jw0 * a[2].out_step) * q->y_stride[FC_W]);
+    char *row
+    = fc_to(p, y,
+            (a[0].out0 + g->strip.jd * a[0].out_step) * q->y_stride[FC_D] +
+                (a[1].out0 + g->strip.jh0 * a[1].out_step) * q->y_stride[FC_H] +
+                (a[2].out0 + g->strip.jw0 * a[2].out_step) * q->y_stride[FC_W]);
     if (y_w == 1 || d->n == 1) {
         d->y = row;
         d->y_row = y_h;
@@ -193,8 +200,7 @@ static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, 
     for (ptrdiff_t r = 0; r < rows; r++, d->x = fc_at(p, d->x, d->stride * d->x_row)) {
         k->depthwise(d);
         if (q->activation != FC_IDENTITY) k->activate(q->activation, d->n, g->line, g->line, q->a, q->b);
-        for (ptrdiff_t j = 0; j < d->n; j++)
-            memcpy(fc_to(p, row, r * y_h + j * y_w), fc_at(p, g->line, j), k->size);
+        for (ptrdiff_t j = 0; j < d->n; j++) memcpy(fc_to(p, row, r * y_h + j * y_w), fc_at(p, g->line, j), k->size);
     }
 }
 
@@ -205,9 +211,16 @@ static void run_channel(const fc_conv_plan *p, geometry *g, const fc_buffers *b,
     fill(p, g, fc_at(p, b->x, n * q->x_stride[FC_N] + channel * q->x_stride[FC_C]));
     for (ptrdiff_t m = 0; m < p->ocg; m++) {
         const ptrdiff_t oc = channel * p->ocg + m;
-        fc_depthwise d = { .x = g->image, .bias = b->bias ? fc_at(p, b->bias, oc) : NULL, .tap = g->tap, .taps = g->f.taps,
-                           .rows = s->rows, .x_row = s->sets * s->pitch, .stride = s->row_j, .n = s->columns,
-                           .kh = g->grid ? g->f.axis[FC_HEIGHT].taps : 0, .kw = g->grid ? g->f.axis[FC_WIDTH].taps : 0 };
+        fc_depthwise d = { .x = g->image,
+                           .bias = b->bias ? fc_at(p, b->bias, oc) : NULL,
+                           .tap = g->tap,
+                           .taps = g->f.taps,
+                           .rows = s->rows,
+                           .x_row = s->sets * s->pitch,
+                           .stride = s->row_j,
+                           .n = s->columns,
+                           .kh = g->grid ? g->f.axis[FC_HEIGHT].taps : 0,
+                           .kw = g->grid ? g->f.axis[FC_WIDTH].taps : 0 };
         if (p->packed) {
             d.w = fc_at(p, b->w, g->f.taps_before * q->oc + oc * g->f.taps);
         } else if (g->in_place) {
@@ -220,7 +233,8 @@ static void run_channel(const fc_conv_plan *p, geometry *g, const fc_buffers *b,
     }
 }
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     const ptrdiff_t channels = p->problem.batch * p->problem.groups, blocks = work->items / channels / fc_phases(p);

@@ -6,8 +6,8 @@
 
 enum {
     STRIP_BYTES = 384 << 10, /* of all channels, in L2 */
-    COLUMNS = 64,            /* vectors of one row in an item at most */
-    TAP_BYTES = 512 << 10    /* of the table of tap offsets */
+    COLUMNS = 64, /* vectors of one row in an item at most */
+    TAP_BYTES = 512 << 10 /* of the table of tap offsets */
 };
 
 static void strip_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t rows, ptrdiff_t columns, fc_strip *s)
@@ -23,7 +23,8 @@ static void shape_item(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t *rows
     const ptrdiff_t most = STRIP_BYTES / size / fc_max(p->icg, 1);
     *rows = 1;
     *columns = fc_min(f->axis[FC_WIDTH].n, COLUMNS * lanes);
-    for (strip_of(p, f, 1, *columns, s); s->channel > most && *columns > FC_VECTORS * lanes; strip_of(p, f, 1, *columns, s))
+    for (strip_of(p, f, 1, *columns, s); s->channel > most && *columns > FC_VECTORS * lanes;
+         strip_of(p, f, 1, *columns, s))
         *columns = fc_max(fc_round_up(*columns / 2, lanes), FC_VECTORS * lanes);
     const double row_work = (double)f->taps * (double)p->icg * (double)p->ocg * (double)*columns;
     while (*rows < f->axis[FC_HEIGHT].n && row_work * (double)(*rows + 1) <= FC_ITEM_WORK) {
@@ -43,7 +44,8 @@ static const char *cannot(const fc_conv_plan *p)
     fc_strip s;
     ptrdiff_t rows, columns;
     fc_phase_longest(p, &f);
-    if (f.taps > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t)) return "the kernel has too many taps for the table of their offsets";
+    if (f.taps > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
+        return "the kernel has too many taps for the table of their offsets";
     shape_item(p, &f, &rows, &columns, &s);
     if ((size_t)s.channel * p->work.kernels->size > FC_WORKSPACE_LIMIT / 4)
         return "a strip of one channel for one tile of outputs does not fit the workspace";
@@ -76,7 +78,8 @@ static const char *should_not(const fc_conv_plan *p)
     fc_phase f;
     fc_phase_longest(p, &f);
     if (f.taps > 0 && direct_cost(p, &f) > im2col_cost(p, &f))
-        return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel sizes)";
+        return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel "
+               "sizes)";
     return NULL;
 }
 
@@ -98,9 +101,11 @@ static void book(fc_conv_plan *p)
     p->k_block = fc_max(fc_min(p->icg, (ptrdiff_t)(FC_WORKSPACE_LIMIT / 4) / size / fc_max(s.channel, 1)), 1);
     p->k_block = fc_max(fc_min(p->k_block, (ptrdiff_t)(FC_WORKSPACE_LIMIT / 4) / size / fc_max(f.taps * k->mr, 1)), 1);
     p->column_blocks = fc_ceil_div(f.axis[FC_WIDTH].n, p->column_block);
-    const ptrdiff_t others = fc_phases(p) * p->problem.groups * p->problem.batch * f.axis[FC_DEPTH].n * p->column_blocks;
+    const ptrdiff_t others = fc_phases(p) * p->problem.groups * p->problem.batch * f.axis[FC_DEPTH].n *
+                             p->column_blocks;
     /* bands even over the parts, two a part at least, as far as rows allow */
-    const ptrdiff_t wanted = fc_min(fc_max(fc_ceil_div(rows, p->row_block), fc_ceil_div(2 * p->work.parts, others)), rows);
+    const ptrdiff_t wanted = fc_min(fc_max(fc_ceil_div(rows, p->row_block), fc_ceil_div(2 * p->work.parts, others)),
+                                    rows);
     p->row_block = fc_ceil_div(rows, wanted);
     p->row_blocks = fc_ceil_div(rows, p->row_block);
     p->work.items = others * p->row_blocks;
@@ -138,7 +143,8 @@ static void run_rows(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     const fc_kernels *k = p->work.kernels;
     const fc_strip *s = &at->strip;
     const ptrdiff_t across = fc_ceil_div(s->columns, k->lanes), vectors = s->rows * across;
-    const ptrdiff_t first_column = ((at->n * f->axis[FC_DEPTH].n + s->jd) * f->axis[FC_HEIGHT].n + s->jh0) * f->axis[FC_WIDTH].n;
+    const ptrdiff_t first_column = ((at->n * f->axis[FC_DEPTH].n + s->jd) * f->axis[FC_HEIGHT].n + s->jh0) *
+                                   f->axis[FC_WIDTH].n;
     void *y = fc_y_row(p, b, at->group, row);
     ptrdiff_t r = 0, across_at = 0;
     for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS) {
@@ -171,12 +177,21 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
         const ptrdiff_t channels = fc_min(p->k_block, p->icg - c);
         const ptrdiff_t *stride = p->problem.x_stride;
         if (f->taps > 0)
-            fc_strip_fill(p, f, s, fc_at(p, b->x, at->n * stride[FC_N] + (at->group * p->icg + c) * stride[FC_C]), channels, strip);
+            fc_strip_fill(p, f, s, fc_at(p, b->x, at->n * stride[FC_N] + (at->group * p->icg + c) * stride[FC_C]),
+                          channels, strip);
         for (ptrdiff_t row = 0; row < p->ocg; row += k->mr) {
-            const fc_weights weights = fc_weights_of(p, b, f, at->group, row, c, channels, 0, f->taps, room_of(p, f) ? room : NULL);
-            fc_tile t = { .channels = f->taps > 0 ? channels : 0, .taps = f->taps, .b_step = s->channel, .tap = tap,
-                          .w = weights.w, .w_row = weights.w_row, .packed = weights.packed,
-                          .rows = (int)fc_min(k->mr, p->ocg - row), .first = c == 0, .last = c + channels == p->icg,
+            const fc_weights weights = fc_weights_of(p, b, f, at->group, row, c, channels, 0, f->taps,
+                                                     room_of(p, f) ? room : NULL);
+            fc_tile t = { .channels = f->taps > 0 ? channels : 0,
+                          .taps = f->taps,
+                          .b_step = s->channel,
+                          .tap = tap,
+                          .w = weights.w,
+                          .w_row = weights.w_row,
+                          .packed = weights.packed,
+                          .rows = (int)fc_min(k->mr, p->ocg - row),
+                          .first = c == 0,
+                          .last = c + channels == p->icg,
                           .bias = fc_bias_row(p, b, at->group, row) };
             run_rows(p, f, b, at, row, &t, strip);
         }
@@ -184,7 +199,8 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     } while (c < p->icg);
 }
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     const ptrdiff_t in_phase = work->items / fc_phases(p);
@@ -197,12 +213,13 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         place at = place_of(p, &longest, item % in_phase);
         at.strip.rows = fc_min(at.strip.rows, f.axis[FC_HEIGHT].n - at.strip.jh0);
         at.strip.columns = fc_min(at.strip.columns, f.axis[FC_WIDTH].n - at.strip.jw0);
-        if (at.strip.rows > 0 && at.strip.columns > 0 && at.strip.jd < f.axis[FC_DEPTH].n) run_item(p, &f, b, &at, workspace);
+        if (at.strip.rows > 0 && at.strip.columns > 0 && at.strip.jd < f.axis[FC_DEPTH].n)
+            run_item(p, &f, b, &at, workspace);
         item++;
         if (fc_late(deadline)) break;
     }
     return item;
 }
 
-const fc_algo fc_algo_direct = { "direct", "highest", cannot, should_not, book, fc_weights_pack, run,
-                                 fc_weights_of_output };
+const fc_algo fc_algo_direct = { "direct", "highest",       cannot, should_not,
+                                 book,     fc_weights_pack, run,    fc_weights_of_output };

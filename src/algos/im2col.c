@@ -76,7 +76,8 @@ static int segments_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t colum
 }
 
 /* The pieces of one vector of columns that one tap finds inside the image. */
-static int pieces_of(const fc_conv_plan *p, const fc_phase *f, const segment *s, int count, ptrdiff_t tap, fc_piece *piece)
+static int pieces_of(const fc_conv_plan *p, const fc_phase *f, const segment *s, int count, ptrdiff_t tap,
+                     fc_piece *piece)
 {
     const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
     const ptrdiff_t *stride = p->problem.x_stride;
@@ -119,14 +120,14 @@ static void pack_vector(const fc_conv_plan *p, const fc_phase *f, const segment 
         for (int t = 0; t < taps; t++) pieces[t] = pieces_of(p, f, s, count, c->tap + t0 + t, piece[t]);
         for (ptrdiff_t channel = 0; channel < c->channels; channel += PACK_CHANNELS)
             for (int t = 0; t < taps; t++)
-                p->work.kernels->pack_columns(fc_at(p, x, channel * x_c), fc_min(PACK_CHANNELS, c->channels - channel), x_c,
-                                              piece[t], pieces[t], step,
+                p->work.kernels->pack_columns(fc_at(p, x, channel * x_c), fc_min(PACK_CHANNELS, c->channels - channel),
+                                              x_c, piece[t], pieces[t], step,
                                               fc_to(p, to, (channel * c->taps + t0 + t) * pitch), c->taps * pitch);
     }
 }
 
-static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t group, ptrdiff_t vector0,
-                       ptrdiff_t vectors, const chain_block *c, void *panel)
+static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t group,
+                       ptrdiff_t vector0, ptrdiff_t vectors, const chain_block *c, void *panel)
 {
     const ptrdiff_t lanes = p->work.kernels->lanes, steps = c->channels * c->taps;
     const void *x = fc_at(p, b->x, (group * p->icg + c->channel) * p->problem.x_stride[FC_C]);
@@ -139,7 +140,8 @@ static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffer
 }
 
 static void run_tiles(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t group, ptrdiff_t row0,
-                      ptrdiff_t row_end, ptrdiff_t vector0, ptrdiff_t vectors, const chain_block *c, const void *panel, void *room)
+                      ptrdiff_t row_end, ptrdiff_t vector0, ptrdiff_t vectors, const chain_block *c, const void *panel,
+                      void *room)
 {
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t columns = p->problem.batch * f->outputs, steps = c->channels * c->taps;
@@ -150,9 +152,17 @@ static void run_tiles(const fc_conv_plan *p, const fc_phase *f, const fc_buffers
         void *y = fc_y_row(p, b, group, row);
         for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS) {
             const int wide = (int)fc_min(FC_VECTORS, vectors - v);
-            fc_tile t = { .channels = steps, .taps = 1, .b_step = wide * k->lanes, .w = w.w, .w_row = w.w_row,
-                          .packed = w.packed, .vectors = wide, .rows = (int)fc_min(k->mr, row_end - row),
-                          .first = first, .last = last, .bias = fc_bias_row(p, b, group, row) };
+            fc_tile t = { .channels = steps,
+                          .taps = 1,
+                          .b_step = wide * k->lanes,
+                          .w = w.w,
+                          .w_row = w.w_row,
+                          .packed = w.packed,
+                          .vectors = wide,
+                          .rows = (int)fc_min(k->mr, row_end - row),
+                          .first = first,
+                          .last = last,
+                          .bias = fc_bias_row(p, b, group, row) };
             ptrdiff_t column[FC_VECTORS];
             for (int j = 0; j < wide; j++) {
                 column[j] = (vector0 + v + j) * k->lanes;
@@ -178,7 +188,8 @@ static chain_block next_block(const fc_conv_plan *p, const fc_phase *f, const ch
     return (chain_block){ c->channel + 1, 1, 0, p->k_block };
 }
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     const fc_kernels *k = p->work.kernels;
@@ -190,7 +201,8 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         const ptrdiff_t block = item / p->row_blocks % p->column_blocks, row_block = item % p->row_blocks;
         if (index != f.index) fc_phase_of(p, index, &f);
         const ptrdiff_t vectors = fc_ceil_div(p->problem.batch * f.outputs, k->lanes);
-        const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks), v1 = fc_share(vectors, block + 1, p->column_blocks);
+        const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks),
+                        v1 = fc_share(vectors, block + 1, p->column_blocks);
         const ptrdiff_t row0 = fc_share(rows, row_block, p->row_blocks) * k->mr;
         const ptrdiff_t row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg);
         const ptrdiff_t chain = p->icg * f.taps;
@@ -209,5 +221,5 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     return item;
 }
 
-const fc_algo fc_algo_im2col = { "im2col", "highest", cannot, should_not, book, fc_weights_pack, run,
-                                 fc_weights_of_output };
+const fc_algo fc_algo_im2col = { "im2col", "highest",       cannot, should_not,
+                                 book,     fc_weights_pack, run,    fc_weights_of_output };

@@ -18,9 +18,16 @@ static ptrdiff_t gcd(ptrdiff_t a, ptrdiff_t b)
 
 static void forward_axis(const fc_conv_problem *p, int axis, fc_axis *a)
 {
-    *a = (fc_axis){ .n = p->out_size[axis], .taps = p->kernel[axis], .size = p->size[axis],
-                    .in0 = -p->pad[axis], .in_step = p->stride[axis], .tap_step = p->dilation[axis],
-                    .k0 = 0, .k_step = 1, .out0 = 0, .out_step = 1 };
+    *a = (fc_axis){ .n = p->out_size[axis],
+                    .taps = p->kernel[axis],
+                    .size = p->size[axis],
+                    .in0 = -p->pad[axis],
+                    .in_step = p->stride[axis],
+                    .tap_step = p->dilation[axis],
+                    .k0 = 0,
+                    .k_step = 1,
+                    .out0 = 0,
+                    .out_step = 1 };
 }
 
 static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase, fc_axis *a)
@@ -33,9 +40,16 @@ static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase,
         if (k < every && k < p->kernel[axis]) taps = (p->kernel[axis] - 1 - k) / every + 1;
     }
     const ptrdiff_t last = k + (taps - 1) * every;
-    *a = (fc_axis){ .n = fc_ceil_div(p->out_size[axis] - phase, s), .taps = taps, .size = p->size[axis],
-                    .in0 = taps ? (target - last * d) / s : 0, .in_step = 1, .tap_step = d / g,
-                    .k0 = last, .k_step = -every, .out0 = phase, .out_step = s };
+    *a = (fc_axis){ .n = fc_ceil_div(p->out_size[axis] - phase, s),
+                    .taps = taps,
+                    .size = p->size[axis],
+                    .in0 = taps ? (target - last * d) / s : 0,
+                    .in_step = 1,
+                    .tap_step = d / g,
+                    .k0 = last,
+                    .k_step = -every,
+                    .out0 = phase,
+                    .out_step = s };
 }
 
 static void axis_of(const fc_conv_plan *p, int axis, ptrdiff_t phase, fc_axis *a)

@@ -46,15 +46,23 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     const ptrdiff_t image = item / (p->row_blocks * p->column_blocks);
     const ptrdiff_t group = image % p->problem.groups, n = image / p->problem.groups;
     const ptrdiff_t vectors = fc_ceil_div(f->outputs, k->lanes), rows = fc_ceil_div(p->ocg, k->mr);
-    const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks), v1 = fc_share(vectors, block + 1, p->column_blocks);
+    const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks),
+                    v1 = fc_share(vectors, block + 1, p->column_blocks);
     const ptrdiff_t row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg);
     const void *x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C]);
     for (ptrdiff_t row = fc_share(rows, row_block, p->row_blocks) * k->mr; row < row_end; row += k->mr) {
         const fc_weights w = fc_weights_of(p, b, f, group, row, 0, p->icg, 0, 1, room);
         for (ptrdiff_t v = v0; v < v1; v += FC_VECTORS) {
-            fc_tile t = { .channels = p->icg, .taps = 1, .b_step = p->problem.x_stride[FC_C], .w = w.w, .w_row = w.w_row,
-                          .packed = w.packed, .vectors = (int)fc_min(FC_VECTORS, v1 - v),
-                          .rows = (int)fc_min(k->mr, row_end - row), .first = 1, .last = 1,
+            fc_tile t = { .channels = p->icg,
+                          .taps = 1,
+                          .b_step = p->problem.x_stride[FC_C],
+                          .w = w.w,
+                          .w_row = w.w_row,
+                          .packed = w.packed,
+                          .vectors = (int)fc_min(FC_VECTORS, v1 - v),
+                          .rows = (int)fc_min(k->mr, row_end - row),
+                          .first = 1,
+                          .last = 1,
                           .bias = fc_bias_row(p, b, group, row) };
             ptrdiff_t column[FC_VECTORS];
             for (int j = 0; j < t.vectors; j++) {
@@ -68,7 +76,8 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     }
 }
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end, double deadline)
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     void *room = work->workspace_bytes ? workspace : NULL;
@@ -81,5 +90,5 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     return item;
 }
 
-const fc_algo fc_algo_pointwise = { "pointwise", "highest", cannot, should_not, book, fc_weights_pack, run,
-                                    fc_weights_of_output };
+const fc_algo fc_algo_pointwise = { "pointwise", "highest",       cannot, should_not,
+                                    book,        fc_weights_pack, run,    fc_weights_of_output };

@@ -39,9 +39,12 @@ void fc_strip_plan(const fc_conv_plan *p, const fc_phase *f, fc_strip *s)
 ptrdiff_t fc_strip_tap(const fc_phase *f, const fc_strip *s, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw)
 {
     const fc_axis *w = &f->axis[FC_WIDTH];
-    const ptrdiff_t shift = tw * w->tap_step, row = td * s->plane + th * s->row_t * s->sets * s->pitch;
-    if (s->set_per_tap) return row + tw * s->pitch;
-    return row + shift % w->in_step * s->pitch + shift / w->in_step;
+    const ptrdiff_t shift = tw * w->tap_step, row
+    = td * s->plane + th * s->row_t * s->sets * s->pitch;
+    if (s->set_per_tap) return row
+    +tw * s->pitch;
+    return row
+    +shift % w->in_step * s->pitch + shift / w->in_step;
 }
 
 int fc_strip_copy_of(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, ptrdiff_t i, fc_strip_copy *copy)
@@ -57,14 +60,18 @@ int fc_strip_copy_of(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s
     /* the strip's rows: all of them, or every h->taps-th from th on */
     const ptrdiff_t ih = h->in0 + s->jh0 * h->in_step + (s->row_per_tap ? th * h->tap_step : 0);
     const ptrdiff_t step = s->row_per_tap ? h->in_step : 1, every = s->row_per_tap ? h->taps : 1;
-    const ptrdiff_t count = s->row_per_tap ? s->rows : s->strip_rows, first = ih < 0 ? fc_min(fc_ceil_div(-ih, step), count) : 0;
+    const ptrdiff_t count = s->row_per_tap ? s->rows : s->strip_rows,
+                    first = ih < 0 ? fc_min(fc_ceil_div(-ih, step), count) : 0;
     const ptrdiff_t end = ih >= h->size ? 0 : fc_min((h->size - 1 - ih) / step + 1, count);
 
     /* strip column j is input column iw + j*in_step */
     const ptrdiff_t iw = w->in0 + s->jw0 * w->in_step + (s->set_per_tap ? set * w->tap_step : set);
     const fc_axis columns = { .n = s->pitch, .size = w->size, .in0 = iw, .in_step = w->in_step };
-    copy->rows = (fc_rows){ .rows = end - first, .x_row = step * x_stride[FC_H], .step = w->in_step * x_stride[FC_W],
-                            .n = s->pitch, .to_row = every * s->sets * s->pitch };
+    copy->rows = (fc_rows){ .rows = end - first,
+                            .x_row = step * x_stride[FC_H],
+                            .step = w->in_step * x_stride[FC_W],
+                            .n = s->pitch,
+                            .to_row = every * s->sets * s->pitch };
     fc_valid(&columns, 0, &copy->rows.first, &copy->rows.end);
     copy->x = id * x_stride[FC_D] + (ih + first * step) * x_stride[FC_H] + iw * x_stride[FC_W];
     copy->to = td * s->plane + ((th + first * every) * s->sets + set) * s->pitch;
@@ -79,7 +86,8 @@ static int has_padding(const fc_phase *f, const fc_strip *s)
     return id < 0 || id + (d->taps - 1) * d->tap_step >= d->size || ih < 0 || ih + span_of(h, s->rows) > h->size;
 }
 
-void fc_strip_fill(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, const void *x, ptrdiff_t channels, void *to)
+void fc_strip_fill(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, const void *x, ptrdiff_t channels,
+                   void *to)
 {
     if (has_padding(f, s)) memset(to, 0, (size_t)(channels * s->channel) * p->work.kernels->size);
     for (ptrdiff_t i = 0; i < s->copies; i++) {

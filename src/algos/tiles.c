@@ -11,10 +11,12 @@ void fc_grid_book(fc_conv_plan *p, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t 
     const ptrdiff_t least = fc_ceil_div(vectors, most);
     double best = -1;
     for (ptrdiff_t row_blocks = 1; row_blocks <= fc_min(rows, 2 * parts); row_blocks++)
-        for (ptrdiff_t column_blocks = least; column_blocks < least + 2 * parts && column_blocks <= vectors; column_blocks++) {
+        for (ptrdiff_t column_blocks = least; column_blocks < least + 2 * parts && column_blocks <= vectors;
+             column_blocks++) {
             const ptrdiff_t items = repeats * column_blocks * row_blocks, wide = fc_ceil_div(vectors, column_blocks);
             const ptrdiff_t share = fc_ceil_div(items, parts), prepared = fc_ceil_div(share, row_blocks);
-            const double load = (double)wide * ((double)(share * fc_ceil_div(rows, row_blocks) * mr) + (double)prepared * pack_cost);
+            const double load = (double)wide *
+                                ((double)(share * fc_ceil_div(rows, row_blocks) * mr) + (double)prepared * pack_cost);
             if (best < 0 || load < best * 0.999) {
                 best = load;
                 p->column_blocks = column_blocks;
@@ -54,7 +56,8 @@ static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
         }
 }
 
-static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)
+static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS],
+                          void *y)
 {
     _Alignas(FC_ALIGN) char scratch[TILE_ROWS * TILE_COLUMNS * sizeof(float)];
     ptrdiff_t offset[TILE_COLUMNS];

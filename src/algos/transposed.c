@@ -9,9 +9,11 @@ static int weights_finite(const fc_conv_plan *p, const fc_buffers *b)
     const fc_kernels *kernels = p->work.kernels;
     if (p->packed) return kernels->all_finite(b->w, (ptrdiff_t)(p->packed_bytes / kernels->size), 1);
     const ptrdiff_t *k = q->kernel, *s = q->w_stride;
-    ptrdiff_t row = k[2], rows = k[1] * k[0] * p->ocg, inner[4] = { q->ic, p->ocg, k[0], k[1] };
+    ptrdiff_t row
+    = k[2], rows = k[1] * k[0] * p->ocg, inner[4] = { q->ic, p->ocg, k[0], k[1] };
     const int contiguous = s[4] == 1 && s[3] == k[2] && s[2] == k[1] * k[2] && s[1] == k[0] * k[1] * k[2];
-    if (contiguous) row *= rows, rows = 1, inner[1] = inner[2] = inner[3] = 1;
+    if (contiguous) row
+    *= rows, rows = 1, inner[1] = inner[2] = inner[3] = 1;
     for (ptrdiff_t i = 0; i < q->ic * rows; i++) {
         const ptrdiff_t kh = i % inner[3], kd = i / inner[3] % inner[2], oc = i / (inner[3] * inner[2]) % inner[1];
         const ptrdiff_t ic = i / (inner[3] * inner[2] * inner[1]);
@@ -36,7 +38,9 @@ static void one_output(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
     ptrdiff_t y = n * q->y_stride[FC_N] + oc * q->y_stride[FC_C];
     for (int axis = 0; axis < FC_SPATIAL; axis++) {
         const fc_axis *a = &f->axis[axis];
-        const fc_axis taps = { .n = a->taps, .size = a->size, .in0 = a->in0 + j[axis] * a->in_step, .in_step = a->tap_step };
+        const fc_axis taps = {
+            .n = a->taps, .size = a->size, .in0 = a->in0 + j[axis] * a->in_step, .in_step = a->tap_step
+        };
         ptrdiff_t first, end;
         fc_valid(&taps, 0, &first, &end);
         c.taps[axis] = end - first;

@@ -35,8 +35,10 @@ static void pack_rows(const fc_conv_plan *p, const fc_phase *f, const void *w, p
     const fc_axis *a = f->axis;
     const ptrdiff_t *s = p->problem.w_stride + 2;
     fc_weight_block block = {
-        .row = row_stride(p), .rows = fc_min(p->work.kernels->mr, p->ocg - row),
-        .channel = channel_stride(p), .channels = channels,
+        .row = row_stride(p),
+        .rows = fc_min(p->work.kernels->mr, p->ocg - row),
+        .channel = channel_stride(p),
+        .channels = channels,
     };
     for (int axis = 0; axis < FC_SPATIAL; axis++) {
         block.tap[axis] = a[axis].k_step * s[axis];
@@ -52,8 +54,9 @@ static void pack_rows(const fc_conv_plan *p, const fc_phase *f, const void *w, p
     block.taps[0] = block.taps[1] = block.taps[2] = 1;
     for (ptrdiff_t t = tap0; t < tap0 + taps; t++) {
         const ptrdiff_t tw = t % a[2].taps, th = t / a[2].taps % a[1].taps, td = t / a[2].taps / a[1].taps;
-        block.w = fc_at(p, from, (a[0].k0 + td * a[0].k_step) * s[0] + (a[1].k0 + th * a[1].k_step) * s[1] +
-                                     (a[2].k0 + tw * a[2].k_step) * s[2]);
+        block.w = fc_at(p, from,
+                        (a[0].k0 + td * a[0].k_step) * s[0] + (a[1].k0 + th * a[1].k_step) * s[1] +
+                            (a[2].k0 + tw * a[2].k_step) * s[2]);
         p->work.kernels->pack_weights(&block, to);
         to = fc_to(p, to, p->work.kernels->mr);
     }
@@ -72,7 +75,8 @@ void fc_weights_pack(const fc_conv_plan *p, const void *w, void *packed)
         fc_phase_of(p, index, &f);
         for (ptrdiff_t group = 0; group < p->problem.groups; group++)
             for (ptrdiff_t row = 0; row < p->ocg; row += p->work.kernels->mr)
-                pack_rows(p, &f, w, group, row, 0, p->icg, 0, f.taps, fc_to(p, packed, packed_offset(p, &f, group, row)));
+                pack_rows(p, &f, w, group, row, 0, p->icg, 0, f.taps,
+                          fc_to(p, packed, packed_offset(p, &f, group, row)));
     }
 }
 
@@ -80,16 +84,22 @@ fc_weights fc_weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_ph
                          ptrdiff_t channel0, ptrdiff_t channels, ptrdiff_t tap0, ptrdiff_t taps, void *room)
 {
     const ptrdiff_t k0 = channel0 * f->taps + tap0;
-    if (p->packed)
-        return (fc_weights){ fc_at(p, b->w, packed_offset(p, f, group, row) + k0 * p->work.kernels->mr), 1, 1 };
-    if (!room) return (fc_weights){ fc_at(p, element(p, b->w, group, row, 0), k0), row_stride(p), 0 };
+    if (p->packed) return (fc_weights)
+        {
+            fc_at(p, b->w, packed_offset(p, f, group, row) + k0 * p->work.kernels->mr), 1, 1
+        };
+    if (!room) return (fc_weights)
+        {
+            fc_at(p, element(p, b->w, group, row, 0), k0), row_stride(p), 0
+        };
     pack_rows(p, f, b->w, group, row, channel0, channels, tap0, taps, room);
     return (fc_weights){ room, 1, 1 };
 }
 
 void fc_weights_of_output(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *c)
 {
-    const ptrdiff_t group = oc / p->ocg, row = oc % p->ocg, mr = p->work.kernels->mr;
+    const ptrdiff_t group = oc / p->ocg, row
+    = oc % p->ocg, mr = p->work.kernels->mr;
     const fc_axis *a = f->axis;
     const ptrdiff_t *s = p->problem.w_stride + 2;
     if (p->packed) {

@@ -14,7 +14,7 @@ enum {
     FC_POOL_SPAN = 2048, /* of an image row held at once; a power of two, so that trees of pieces join to one */
     FC_POOL_BLOCK = 512, /* outputs of an item */
     FC_POOL_FEW = 64,    /* sums of pieces: one a bit of a size */
-    FC_POOL_ROW = 16384  /* the widest image whose small windows are read in place: a row of padding takes their place */
+    FC_POOL_ROW = 16384 /* the widest image whose small windows are read in place: a row of padding takes their place */
 };
 
 /* Whether windows are few taps wide, along rows whose elements lie side by side, so that outputs fill vectors. */
@@ -22,7 +22,8 @@ static inline int fc_pool_is_small(const fc_pool_problem *p)
 {
     const ptrdiff_t *k = p->kernel;
     return !p->adaptive && !p->indices && k[0] <= 8 && k[1] <= 8 && k[2] <= 8 && k[0] * k[1] * k[2] <= 32 &&
-           p->stride[FC_WIDTH] <= 2 && p->size[FC_WIDTH] <= FC_POOL_ROW && p->x_stride[FC_W] == 1 && p->y_stride[FC_W] == 1;
+           p->stride[FC_WIDTH] <= 2 && p->size[FC_WIDTH] <= FC_POOL_ROW && p->x_stride[FC_W] == 1 &&
+           p->y_stride[FC_W] == 1;
 }
 
 /* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
@@ -34,7 +35,7 @@ typedef struct fc_tile {
     const void *b[FC_VECTORS];
     const void *w;
     ptrdiff_t w_row; /* between rows of weights as the user holds them; unused for packed panels */
-    int packed;      /* w is a panel: mr rows side by side for every step of the chain */
+    int packed; /* w is a panel: mr rows side by side for every step of the chain */
     void *y[FC_VECTORS];
     ptrdiff_t y_row;
     int lanes[FC_VECTORS]; /* how many outputs each vector holds */
@@ -60,7 +61,8 @@ typedef struct fc_rows {
 /* Weights of mr rows as a panel: to[(c*taps + t)*mr + i]; rows that are not there are zero. */
 typedef struct fc_weight_block {
     const void *w; /* at row 0, channel 0, tap 0 */
-    ptrdiff_t row, channel, tap[FC_SPATIAL]; /* strides; those of the taps may be negative */
+    ptrdiff_t row
+    , channel, tap[FC_SPATIAL]; /* strides; those of the taps may be negative */
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
@@ -89,8 +91,8 @@ struct fc_kernels {
     size_t size; /* bytes of an element */
     int lanes, mr;
     void (*gemm_tile)(const fc_tile *);
-    void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces, ptrdiff_t step,
-                         void *to, ptrdiff_t to_step);
+    void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
+                         ptrdiff_t step, void *to, ptrdiff_t to_step);
     void (*pack_weights)(const fc_weight_block *, void *to);
     void (*pad_rows)(const fc_rows *);
     void (*depthwise)(const fc_depthwise *);

@@ -11,7 +11,9 @@ typedef __m256 V;
 enum { LANES = 8 };
 #define VI(op) _mm256_##op##_ps
 #endif
-typedef struct { M low, high; } M2;
+typedef struct {
+    M low, high;
+} M2;
 
 VEC V v_zero(void) { return VI(setzero)(); }
 VEC V v_set1(T x) { return VI(set1)(x); }
@@ -41,10 +43,7 @@ VEC M m_range(int first, int end) { return m_within(first, end, 0, 1); }
 VEC V v_load_m(const T *p, M m) { return VI(maskload)(p, m); }
 VEC void v_store_m(T *p, V v, M m) { VI(maskstore)(p, m, v); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
-VEC V v_max(V a, V b)
-{
-    return VI(blendv)(b, a, VI(or)(VI(cmp)(a, b, _CMP_GT_OQ), VI(cmp)(a, a, _CMP_UNORD_Q)));
-}
+VEC V v_max(V a, V b) { return VI(blendv)(b, a, VI(or)(VI(cmp)(a, b, _CMP_GT_OQ), VI(cmp)(a, a, _CMP_UNORD_Q))); }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
 VEC V v_max3(V a, V b, V most)
 {
@@ -52,10 +51,7 @@ VEC V v_max3(V a, V b, V most)
     return VI(or)(VI(max)(b, VI(max)(a, most)), VI(cmp)(a, b, _CMP_UNORD_Q));
 }
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
-VEC M2 m2_range(int first, int end)
-{
-    return (M2){ m_within(first, end, 0, 2), m_within(first, end, LANES, 2) };
-}
+VEC M2 m2_range(int first, int end) { return (M2){ m_within(first, end, 0, 2), m_within(first, end, LANES, 2) }; }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {

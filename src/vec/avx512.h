@@ -12,7 +12,9 @@ typedef __mmask16 M;
 enum { LANES = 16 };
 #define VI(op) _mm512_##op##_ps
 #endif
-typedef struct { M low, high; } M2;
+typedef struct {
+    M low, high;
+} M2;
 
 VEC V v_zero(void) { return VI(setzero)(); }
 VEC V v_set1(T x) { return VI(set1)(x); }

@@ -2,7 +2,9 @@
  * is. No fused multiply-add, so baseline is right within the error bound but outside the promise of equal bits. */
 typedef T V __attribute__((vector_size(16)));
 enum { LANES = 16 / sizeof(T) };
-typedef struct { int first, end; } M;
+typedef struct {
+    int first, end;
+} M;
 typedef M M2;
 
 VEC V v_set1(T x)

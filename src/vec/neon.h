@@ -11,7 +11,9 @@ typedef float32x4_t V;
 enum { LANES = 4 };
 #define VI(op) op##_f32
 #endif
-typedef struct { int first, end; } M;
+typedef struct {
+    int first, end;
+} M;
 typedef M M2;
 
 VEC V v_set1(T x) { return VI(vdupq_n)(x); }
