@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[1]
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # A slow contender is not measured more often for being slow.
 PATIENCE = 10
+# Seconds until the idle threads of the process measured before stop spinning: OpenMP's wait some
+# milliseconds for more work, and on as many cores as threads they would halve the next one's speed.
+SETTLED = 0.02
 
 
 class Worker:
@@ -100,6 +103,8 @@ def _measure(contender: str, threads: int, name: str, dtype: str, seconds: float
     run = _prepare(contender, problem, threads, dtype)
     y = run()
     values = at_positions(problem, np.asarray(y))
+    time.sleep(SETTLED)
+    run()
     times = []
     spent = 0.0
     while spent < seconds or (len(times) < rounds and spent < PATIENCE * seconds):

@@ -6,11 +6,17 @@ a signal handler or by another thread finds one of its own. `free_memory` emptie
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 #: Workspaces kept for the next call: at most this many, none larger than this many bytes.
 KEEP = 8
 KEEP_BYTES = 64 << 20
+
+#: Bytes of a cache line, and of the outputs that are worth a microsecond to begin at one.
+LINE = 64
+ALIGNED_FROM = 1 << 19
 
 _free: list[np.ndarray] = []
 
@@ -21,8 +27,16 @@ def _allocate(shape, dtype) -> np.ndarray:
 
 
 def empty(shape, dtype) -> np.ndarray:
-    """An output: uninitialised, C-contiguous, the caller's."""
-    return _allocate(shape, dtype)
+    """An output: uninitialised, C-contiguous, the caller's.
+
+    Large ones begin at a cache line. NumPy's begin 16 bytes after one as a rule, and then every
+    store of 64 bytes touches two: 16 -> 96 channels 1x1 at 112x112 took 650 us instead of 560.
+    """
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    if nbytes < ALIGNED_FROM:
+        return _allocate(shape, dtype)
+    room = _allocate(nbytes + LINE, np.uint8)
+    return np.ndarray(shape, dtype, room, -room.ctypes.data % LINE)
 
 
 def packed(nbytes: int) -> np.ndarray:

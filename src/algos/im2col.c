@@ -8,7 +8,7 @@
 #include "algos.h"
 
 enum {
-    PANEL_BYTES = 512 << 10,     /* half of a 1 MB L2; the rest is weights and outputs */
+    PANEL_BYTES = 224 << 10, /* in L2 beside weights, image and outputs; 160 to 320 KB were level, 512 slower */
     CHAIN_BYTES = 1 << 20,       /* a longer chain is blocked: the sums rest in y */
     PACK_COST = 6,               /* packing a vector, in multiply-adds of a vector: trials on ResNet-50, AVX-512 */
     PACK_CHANNELS = 16,          /* packed at a time for all taps: their image rows stay in L1 and in the first TLB */
@@ -43,7 +43,8 @@ static void book(fc_conv_plan *p)
     p->k_block = fc_max(CHAIN_BYTES / (FC_VECTORS * k->lanes * (ptrdiff_t)k->size), 1);
     if (f.taps > 0 && f.taps <= p->k_block) p->k_block -= p->k_block % f.taps;
     const ptrdiff_t held = fc_min(p->k_block, fc_max(chain, 1));
-    const ptrdiff_t panel = fc_max(PANEL_BYTES / (held * k->lanes * (ptrdiff_t)k->size), FC_VECTORS);
+    const ptrdiff_t fit = PANEL_BYTES / (held * k->lanes * (ptrdiff_t)k->size);
+    const ptrdiff_t panel = fc_max(fit - fit % FC_VECTORS, FC_VECTORS);
     fc_grid_book(p, vectors, panel, fc_phases(p) * p->problem.groups, PACK_COST);
     p->column_block = fc_ceil_div(vectors, p->column_blocks);
     p->work.workspace_bytes = (size_t)(room_of(p, chain) + p->column_block * k->lanes * held) * k->size;
