@@ -61,15 +61,16 @@ static double direct_cost(const fc_conv_plan *p, const fc_phase *f)
 {
     enum { STRIP = 8 };
     const ptrdiff_t lanes = p->work.kernels->lanes, w = f->axis[FC_WIDTH].n;
-    const double idle = (double)fc_round_up(w, lanes) / (double)w;
+    /* one tail a tile can be a half: not where every vector is one */
+    const double idle = (double)fc_round_up(w, w > lanes ? p->work.kernels->tail : lanes) / (double)w;
     return idle + STRIP * (double)f->axis[FC_DEPTH].taps / ((double)f->taps * (double)p->ocg);
 }
 
 static double im2col_cost(const fc_conv_plan *p, const fc_phase *f)
 {
     enum { VECTOR = 5, TAP = 80 };
-    const ptrdiff_t lanes = p->work.kernels->lanes, columns = p->problem.batch * f->outputs;
-    const double idle = (double)fc_round_up(columns, lanes) / (double)columns;
+    const ptrdiff_t columns = p->problem.batch * f->outputs;
+    const double idle = (double)fc_round_up(columns, p->work.kernels->tail) / (double)columns;
     return idle + (VECTOR + TAP / (double)p->icg) / (double)p->ocg;
 }
 
@@ -137,6 +138,20 @@ static place place_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t item)
     return at;
 }
 
+/* A tile may end in half a vector, which costs less: the tail of a row goes there. */
+static void half_last(fc_tile *t, ptrdiff_t column[FC_VECTORS], int half)
+{
+    const int last = t->vectors - 1;
+    for (int j = 0; j < last && t->lanes[last] > half; j++) {
+        if (t->lanes[j] > half) continue;
+        const int lanes = t->lanes[j];
+        const void *b = t->b[j];
+        const ptrdiff_t at = column[j];
+        t->lanes[j] = t->lanes[last], t->b[j] = t->b[last], column[j] = column[last];
+        t->lanes[last] = lanes, t->b[last] = b, column[last] = at;
+    }
+}
+
 static void run_rows(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const place *at, ptrdiff_t row,
                      fc_tile *t, const void *strip)
 {
@@ -157,6 +172,7 @@ static void run_rows(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
             column[j] = first_column + r * f->axis[FC_WIDTH].n + s->jw0 + c;
             if (++across_at == across) across_at = 0, r++;
         }
+        half_last(t, column, k->lanes / 2);
         fc_tile_run(p, f, t, column, y);
     }
 }

@@ -90,6 +90,7 @@ struct fc_kernels {
     fc_type type;
     size_t size; /* bytes of an element */
     int lanes, mr;
+    int tail; /* lanes that the last vector of a tile is paid in: a half where the ISA has one */
     void (*gemm_tile)(const fc_tile *);
     void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
                          ptrdiff_t step, void *to, ptrdiff_t to_step);
