@@ -82,6 +82,11 @@ typedef __m256 H;
 #endif
 VEC H h_zero(void) { return HI(setzero)(); }
 VEC H h_set1(T x) { return HI(set1)(x); }
+#if FC_DOUBLE
+VEC H h_low(V v) { return _mm512_castpd512_pd256(v); }
+#else
+VEC H h_low(V v) { return _mm512_castps512_ps256(v); }
+#endif
 VEC H h_fma(H a, H b, H c) { return HI(fmadd)(a, b, c); }
 VEC H h_add(H a, H b) { return HI(add)(a, b); }
 VEC H h_load_m(const T *p, M m) { return HI(maskz_loadu)((__mmask8)m, p); }
