@@ -1,9 +1,10 @@
-"""What a pytest run collects: tests/ by default, benchmarks/ with --benchmark.
+"""What a pytest run collects: tests/ by default, benchmarks/ with --benchmark; and on which build.
 
 pytest-benchmark has options that start with `--benchmark-` but none called `--benchmark`, and
 pytest takes no abbreviations; so the word and its companions are defined here.
 """
 
+import importlib.util
 import os
 import shlex
 from pathlib import Path
@@ -41,8 +42,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _refuse_an_old_build() -> None:
+    """An editable install is not rebuilt when its sources change: say so, never test what was."""
+    root = Path(__file__).parent
+    try:
+        built = Path(importlib.util.find_spec("fastconv._core").origin)
+    except (AttributeError, ImportError):
+        raise pytest.UsageError("fastconv is not built: pip install -e .") from None
+    if not built.is_relative_to(root):
+        return
+    code = (path for path in root.glob("src/**/*.*") if path.suffix != ".md")
+    sources = [root / "setup.py", *root.glob("fastconv/_core.p*"), *code]
+    newest = max(sources, key=lambda path: path.stat().st_mtime)
+    if newest.stat().st_mtime > built.stat().st_mtime:
+        name = newest.relative_to(root)
+        raise pytest.UsageError(f"{name} is newer than the built fastconv: pip install -e .")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Runs before pytest-benchmark reads its options: it configures itself last."""
+    _refuse_an_old_build()
     words = _words(config)
     selected = any(config.getoption(option) for option in SELECTING)
     if (selected or "--benchmark-only" in words) and config.args_source != _ArgsSource.ARGS:
