@@ -236,7 +236,7 @@ def algorithm_name(op: str, algorithm) -> str | None:
         return None
     from . import _core  # only who forces an algorithm pays for asking which there are
 
-    return choice(op, "algorithm", algorithm, _core.algorithms())
+    return choice(op, "algorithm", algorithm, (*_core.algorithms(), "auto"))
 
 
 def activation_parameters(op: str, activation) -> tuple[str | None, tuple]:

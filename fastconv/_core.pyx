@@ -156,7 +156,7 @@ cdef class ConvPlan:
         p.activation = <fc_activation><int>_ACTIVATION[problem.activation or "identity"]
         p.a, p.b = (tuple(problem.parameters) + (0.0, 0.0))[:2]
         name = problem.algorithm or options.get()[1]
-        algorithm = None if name is None else name.encode()
+        algorithm = None if name is None or name == "auto" else name.encode()
         o = _options_for(algorithm, packed)
         status = fc_conv_plan_make(&p, &o, &self.plan)
         if status == FC_CANNOT:

@@ -100,7 +100,7 @@ def explain(op: Callable | str, *args: Any, **kwargs: Any) -> Explanation:
         plan = _core.conv_plan(problem, x, rest[0])
         figures = plan.figures()
         figures.pop("packed_bytes")
-        forced = (problem.algorithm or _core.options.get()[1]) is not None
+        forced = (problem.algorithm or _core.options.get()[1] or "auto") != "auto"
         choices = _verdicts(plan, figures["algorithm"], forced)
         return Explanation(**shared, **figures, choices=choices)
     if _arguments.float_kind(x.dtype) is None:

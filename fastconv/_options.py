@@ -94,10 +94,8 @@ def using(
     Raises TypeError and ValueError for anything else.
     """
     old_isa, old_algorithm, old_precision, old_threads = _core.options.get()
-    if algorithm is not None and algorithm not in _core.algorithms():
-        raise ValueError(
-            f"using: algorithm {algorithm!r} is not one of {', '.join(_core.algorithms())}"
-        )
+    if algorithm is not None and algorithm not in algorithms():
+        raise ValueError(f"using: algorithm {algorithm!r} is not one of {', '.join(algorithms())}")
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"using: precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     token = _core.options.set(
@@ -131,8 +129,9 @@ def isas() -> tuple[str, ...]:
 
 
 def algorithms() -> tuple[str, ...]:
-    """Convolution algorithms in order of preference. ``auto`` takes the first that can and should do the problem."""
-    return _core.algorithms()
+    """Convolution algorithms in order of preference, and "auto", which is what a call uses unless it
+    says otherwise: the first of them that can and should do the problem."""
+    return *_core.algorithms(), "auto"
 
 
 def show_config() -> None:

@@ -160,6 +160,7 @@ def conv2d(
     groups: inputs and outputs are split into so many groups that do not see each other; with
         groups = C this is depthwise convolution, with O / C filters for each channel.
     algorithm: one of `fastconv.algorithms()`; raises ValueError where it cannot do the problem.
+        None leaves the choice to `using(algorithm=)`, "auto" to the problem.
     activation: applied to the result: a name such as "relu", or (name, *parameters).
     layout: "NCHW", or "NHWC" for (N, H, W, C) in and out. The weight is OIHW in both.
     out: an array for the result, used in place; it may overlap the inputs.

@@ -203,7 +203,7 @@ def random_values(stream: int, n: int, dtype, low: int, high: int) -> np.ndarray
 def engines(isas=None, threads=(1,)) -> Iterator[tuple[str, str, int]]:
     """(ISA, algorithm, threads) of everything this machine can run."""
     for isa in fc.isas() if isas is None else isas:
-        for algorithm in fc.algorithms():
+        for algorithm in fc._core.algorithms():
             for n in threads:
                 yield isa, algorithm, n
 

@@ -44,7 +44,7 @@ def test_chains_worked_off_in_blocks_give_exact_sums(case):
     check(case, threads=(1, 3))
 
 
-@pytest.mark.parametrize("algorithm", fc.algorithms())
+@pytest.mark.parametrize("algorithm", fc._core.algorithms())
 def test_every_algorithm_is_reached_by_many_cases_and_forcing_it_takes(algorithm):
     reached = 0
     for case in ALL:
@@ -284,7 +284,7 @@ def test_batches_of_none_and_images_without_a_batch(op, last):
     x, y = (np.moveaxis(a, 1, -1) if last else a for a in (x, y))
     function = getattr(fc, op)
     assert_array_equal(function(x[0], w, b, **options), y[0])
-    for algorithm in (None, *fc.algorithms()[2:]):
+    for algorithm in (None, *fc._core.algorithms()[2:]):
         empty = function(x[:0], w, b, **options, algorithm=algorithm)
         assert empty.shape == y[:0].shape
         assert empty.dtype == y.dtype

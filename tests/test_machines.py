@@ -22,7 +22,7 @@ SMALL = cases.chosen(
     cases.generated(30, seed=3, most_work=10_000),
 )
 LONG = [case for case in cases.chosen(cases.BLOCKED) if case.work < 400_000]
-ALGORITHMS = fc.algorithms()
+ALGORITHMS = fc._core.algorithms()
 ACTIVATIONS = 13  # fc_activation: 0 is none
 
 #: Bits of MXCSR and FPCR: flush results and inputs, round down, round up, round to zero.

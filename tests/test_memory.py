@@ -244,7 +244,7 @@ def large_problems():
 )
 def test_a_part_never_takes_more_than_four_megabytes(op, args):
     for threads in (1, 8):
-        for algorithm in fc.algorithms():
+        for algorithm in fc._core.algorithms():
             with fc.using(threads=threads):
                 plan = fc.explain(op, *args)
                 if op.startswith("conv") and not dict(plan.choices)[algorithm].startswith("cannot"):

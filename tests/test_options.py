@@ -56,7 +56,7 @@ def test_isas_differ_in_their_work():
     assert (plain != fused).any()
 
 
-@pytest.mark.parametrize("algorithm", fc.algorithms())
+@pytest.mark.parametrize("algorithm", fc._core.algorithms())
 def test_a_forced_algorithm_runs_by_argument_and_by_option(algorithm):
     want = fc.conv2d(*ANYTHING)
     with fc.using(algorithm=algorithm):
@@ -67,7 +67,7 @@ def test_a_forced_algorithm_runs_by_argument_and_by_option(algorithm):
 
 
 def test_the_argument_is_stronger_than_the_option():
-    first, second = fc.algorithms()[:2]
+    first, second = fc._core.algorithms()[:2]
     with fc.using(algorithm=first):
         assert taken(*ANYTHING, algorithm=second) == second
 
@@ -99,9 +99,9 @@ def test_a_forced_algorithm_that_cannot_raises_its_sentence_and_never_falls_back
 
 
 def test_the_list_of_algorithms_is_that_of_the_issue_and_the_last_takes_everything():
-    assert set(fc.algorithms()) >= {"direct", "im2col", "pointwise", "depthwise"}
+    assert set(fc._core.algorithms()) >= {"direct", "im2col", "pointwise", "depthwise"}
     for args in TOO_MUCH.values():
-        last = dict(fc.explain("conv2d", *args).choices)[fc.algorithms()[-1]]
+        last = dict(fc.explain("conv2d", *args).choices)[fc._core.algorithms()[-1]]
         assert not last.startswith("cannot")
 
 
@@ -259,8 +259,10 @@ def test_the_text_has_every_algorithm_and_the_resolved_problem():
     plan = fc.explain(fc.conv2d, X[..., 1:], W, stride=(1, 2), padding="same", dilation=(2, 1))
     text = str(plan)
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[1 : 1 + len(fc.algorithms())]] == [*fc.algorithms()]
-    assert [name for name, _ in plan.choices] == [*fc.algorithms()]
+    assert [line.split()[0] for line in lines[1 : 1 + len(fc._core.algorithms())]] == [
+        *fc._core.algorithms()
+    ]
+    assert [name for name, _ in plan.choices] == [*fc._core.algorithms()]
     for part in (
         *("conv2d", "float32", "batch 1", "6 -> 8 channels", "groups 1", "channels first"),
         *("(20, 30) -> (20, 15)", "kernel (3, 3)", "stride (1, 2)", "dilation (2, 1)"),
@@ -284,7 +286,7 @@ def test_verdicts_say_who_runs_and_why_the_others_do_not():
         plan = fc.explain("conv2d", *args)
         found = dict(plan.choices)
         assert found.pop(plan.algorithm) == "runs: the first that can and should"
-        order = list(fc.algorithms())
+        order = list(fc._core.algorithms())
         for name, verdict in found.items():
             kind, _, reason = verdict.partition(": ")
             if order.index(name) < order.index(plan.algorithm):
@@ -351,3 +353,16 @@ def test_every_convolution_and_pooling_is_explained_by_name_and_by_function():
 def test_what_cannot_be_explained_raises_what_the_call_would(op, args, error):
     with pytest.raises(error):
         fc.explain(op, *args)
+
+
+def test_auto_is_an_algorithm_by_name_and_overrules_a_forced_one():
+    x, w = np.ones((1, 2, 9, 9), np.float32), np.ones((3, 2, 3, 3), np.float32)
+    assert fc.algorithms() == (*fc._core.algorithms(), "auto")
+    chosen = fc.explain(fc.conv2d, x, w).algorithm
+    other = next(name for name in ("direct", "im2col") if name != chosen)
+    with fc.using(algorithm=other):
+        assert fc.explain(fc.conv2d, x, w).algorithm == other
+        assert fc.explain(fc.conv2d, x, w, algorithm="auto").algorithm == chosen
+        with fc.using(algorithm="auto"):
+            assert fc.explain(fc.conv2d, x, w).algorithm == chosen
+        assert_array_equal(fc.conv2d(x, w, algorithm="auto"), fc.conv2d(x, w))

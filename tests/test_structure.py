@@ -124,7 +124,7 @@ def rows(name, word):
 
 def test_every_algorithm_has_its_file_and_every_file_of_one_its_row():
     listed = rows("conv_algos.def", "FC_ALGO")
-    assert tuple(listed) == fastconv.algorithms()
+    assert tuple(listed) == fastconv._core.algorithms()
     defined = {
         name: path.stem
         for path in SRC.glob("algos/*.c")

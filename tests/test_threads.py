@@ -80,7 +80,7 @@ def test_any_number_of_threads_gives_the_same_bits(name):
             assert_array_equal(call(name), want, f"{n} threads")
 
 
-@pytest.mark.parametrize("algorithm", fc.algorithms())
+@pytest.mark.parametrize("algorithm", fc._core.algorithms())
 def test_any_number_of_threads_gives_the_same_bits_with_every_algorithm(algorithm):
     x, w = reals(2, 6, 21, 40), reals(12, 1, 1, 1)
     with fc.using(algorithm=algorithm, threads=1):
@@ -263,7 +263,7 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_control_c_ends_a_long_call_within_a_second(name):
-    algorithm = name if name in fc.algorithms() else None
+    algorithm = name if name in fc._core.algorithms() else None
     script = f"""
 images, kernel = np.ones((1, 64, 200, 200)), np.ones((64, 64, 9, 9))
 row = np.ones((1, 1, 500_000))
