@@ -4,6 +4,7 @@ Nothing is judged here: problems come from _arguments, which has compared them w
 """
 
 from contextvars import ContextVar
+from math import prod
 
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
@@ -24,6 +25,7 @@ cdef int thread_limit = 1 << 30
 
 cdef double INTERVAL = 0.05  # seconds between looks at Python's signals
 cdef enum: MOST_PARTS = 1024
+cdef enum: MOST_PACKED_PHASES = 64
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh",
                "hardsigmoid", "hardswish", "softplus")
@@ -231,7 +233,13 @@ def conv(problem, x, w, bias, out):
 
 
 def conv_prepared(problem, x, w, bias, out, dict prepared):
-    """As `conv`, with weights packed once and kept in prepared, which belongs to one array of weights."""
+    """As `conv`, with weights packed once and kept in prepared, which belongs to one array of weights.
+
+    A transposed convolution of many phases packs as it goes: where a phase's panel begins is found by counting the
+    taps of all before it, which for n phases would take n * n / 2 steps.
+    """
+    if problem.transposed and prod(problem.stride) > MOST_PACKED_PHASES:
+        return conv(problem, x, w, bias, out)
     cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True)
     cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y, True)
     key = plan.packing(held_x)

@@ -924,3 +924,13 @@ def test_importing_the_layers_imports_nothing_heavy():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not {"numpy.random", "numpy.ma", "torch", "scipy"} & set(run.stdout.split())
+
+
+def test_a_transposed_layer_of_very_many_phases_is_done_in_a_moment():
+    """Packing by phases takes steps by their square: 30 000 of them would take minutes."""
+    layer = nn.ConvTranspose1d(1, 2, 5, stride=30_000)
+    x = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    y = layer(x)
+    assert y.shape == (1, 2, 60_005)
+    assert_array_equal(y, F.conv_transpose1d(x, layer.weight, layer.bias, 30_000))
+    assert_array_equal(y[:, :, 5:30_000], np.broadcast_to(layer.bias[:, None], (1, 2, 29_995)))

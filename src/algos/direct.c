@@ -220,12 +220,10 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     const ptrdiff_t in_phase = work->items / fc_phases(p);
-    fc_phase f = { .index = -1 };
+    fc_phase f = { .index = -1 }, longest;
+    fc_phase_longest(p, &longest); /* phases differ in outputs: items count as in the longest */
     while (item < end) {
         if (item / in_phase != f.index) fc_phase_of(p, item / in_phase, &f);
-        /* phases differ in outputs: depth counts as in the longest */
-        fc_phase longest;
-        fc_phase_longest(p, &longest);
         place at = place_of(p, &longest, item % in_phase);
         at.strip.rows = fc_min(at.strip.rows, f.axis[FC_HEIGHT].n - at.strip.jh0);
         at.strip.columns = fc_min(at.strip.columns, f.axis[FC_WIDTH].n - at.strip.jw0);
