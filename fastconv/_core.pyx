@@ -4,7 +4,6 @@ Nothing is judged here: problems come from _arguments, which has compared them w
 """
 
 from contextvars import ContextVar
-from math import prod
 
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
@@ -238,7 +237,8 @@ def conv_prepared(problem, x, w, bias, out, dict prepared):
     A transposed convolution of many phases packs as it goes: where a phase's panel begins is found by counting the
     taps of all before it, which for n phases would take n * n / 2 steps.
     """
-    if problem.transposed and prod(problem.stride) > MOST_PACKED_PHASES:
+    depth, height, width = problem.stride
+    if problem.transposed and depth * height * width > MOST_PACKED_PHASES:
         return conv(problem, x, w, bias, out)
     cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True)
     cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y, True)
