@@ -5,7 +5,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_status: FC_OK, FC_MORE, FC_CANNOT, FC_NO_ISA, FC_NO_ALGO
     ctypedef enum fc_activation: FC_IDENTITY, FC_ACTIVATIONS
     ctypedef enum fc_pool_kind: FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM
-    enum: FC_ALIGN
+    enum: FC_ALIGN, FC_MAX_PARTS
 
     ctypedef struct fc_conv_problem:
         fc_type type

@@ -23,7 +23,6 @@ cdef int default_threads = 0
 cdef int thread_limit = 1 << 30
 
 cdef double INTERVAL = 0.05  # seconds between looks at Python's signals
-cdef enum: MOST_PARTS = 1024
 cdef enum: MOST_PACKED_PHASES = 64
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh",
@@ -100,7 +99,7 @@ cdef fc_options _options_for(bytes algorithm, bint packed) except *:
 
 
 cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
-    cdef ptrdiff_t progress[MOST_PARTS]
+    cdef ptrdiff_t progress[FC_MAX_PARTS]
     cdef fc_status status = FC_MORE
     cdef size_t leased = work.workspace_bytes * <size_t>work.parts
     workspace = None
@@ -129,13 +128,11 @@ cdef class ConvPlan:
     """A planned convolution: what will run, and its figures."""
 
     cdef fc_conv_plan plan
-    cdef readonly object problem
 
     def __cinit__(self, problem, _Array x not None, _Array w not None, _Array y, bint packed=False):
         cdef fc_conv_problem p
         cdef fc_options o
         cdef fc_status status
-        self.problem = problem
         cdef int dims = problem.dims
         p.type = _type_of(x)
         p.transposed = problem.transposed
@@ -166,10 +163,11 @@ cdef class ConvPlan:
         if status != FC_OK:
             raise ValueError(f"{problem.op}: no such algorithm or ISA on this machine: {name!r}")
 
-    cdef int run(self, _Array x, _Array w, _Array bias, _Array y) except -1:
+    cdef int run(self, _Array x, const void *w, _Array bias, _Array y) except -1:
+        """w: the weights the plan was made for, or their packed form where it was made for that."""
         cdef fc_buffers b
         memset(&b, 0, sizeof(b))
-        b.x, b.w, b.y = x.view.buf, w.view.buf, y.view.buf
+        b.x, b.w, b.y = x.view.buf, w, y.view.buf
         b.bias = NULL if bias is None else bias.view.buf
         return _run(&self.plan.work, &b)
 
@@ -183,13 +181,6 @@ cdef class ConvPlan:
         with nogil:
             fc_conv_pack(&self.plan, w.view.buf, <void *>at)
         return room
-
-    cdef int run_packed(self, _Array x, room, _Array bias, _Array y) except -1:
-        cdef fc_buffers b
-        memset(&b, 0, sizeof(b))
-        b.x, b.w, b.y = x.view.buf, <void *>_aligned(room), y.view.buf
-        b.bias = NULL if bias is None else bias.view.buf
-        return _run(&self.plan.work, &b)
 
     def choices(self):
         """(algorithm, why it cannot or None, why it should not or None), preferred first."""
@@ -228,7 +219,7 @@ def conv(problem, x, w, bias, out):
     """Fills out with the convolution of x and w."""
     cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True)
     cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y)
-    plan.run(held_x, held_w, None if bias is None else _Array(bias), held_y)
+    plan.run(held_x, held_w.view.buf, None if bias is None else _Array(bias), held_y)
 
 
 def conv_prepared(problem, x, w, bias, out, dict prepared):
@@ -247,7 +238,7 @@ def conv_prepared(problem, x, w, bias, out, dict prepared):
     if room is None:
         room = plan.pack(held_w)
         prepared[key] = room
-    plan.run_packed(held_x, room, None if bias is None else _Array(bias), held_y)
+    plan.run(held_x, <void *>_aligned(room), None if bias is None else _Array(bias), held_y)
 
 
 def conv_plan(problem, x, w):

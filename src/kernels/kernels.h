@@ -86,7 +86,6 @@ typedef struct fc_chain {
 } fc_chain;
 
 struct fc_kernels {
-    int isa;
     fc_type type;
     size_t size; /* bytes of an element */
     int lanes, mr;
