@@ -10,6 +10,7 @@ import signal
 import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -302,7 +303,7 @@ def resident() -> int:
 
 
 def test_thousands_of_calls_leave_nothing_behind():
-    names, rounds = [n for n in CALLS if "pool1d" not in n], 200
+    names, rounds, windows = [n for n in CALLS if "pool1d" not in n], 200, 4
 
     def some_rounds():
         with fc.using(threads=2):
@@ -314,11 +315,15 @@ def test_thousands_of_calls_leave_nothing_behind():
     some_rounds()
     tracemalloc.start()
     try:
-        some_rounds()
-        traced, pages = tracemalloc.get_traced_memory()[0], resident()
-        some_rounds()
-        # the smallest object there is, lost in every call of one kind
-        assert tracemalloc.get_traced_memory()[0] - traced < rounds * sys.getsizeof(object())
+        used = []
+        for _ in range(windows + 1):
+            some_rounds()
+            used.append((tracemalloc.get_traced_memory()[0], resident()))
     finally:
         tracemalloc.stop()
-    assert resident() - pages < rounds * resource.getpagesize()
+    # What leaks does so in every window; what the interpreter, its caches and other threads keep
+    # comes in some of them only (5 KB once in some thirty runs), so the least growth judges.
+    traced, pages = (min(b - a for a, b in pairwise(kind)) for kind in zip(*used, strict=True))
+    # the smallest object there is, lost in every call of one kind
+    assert traced < rounds * sys.getsizeof(object())
+    assert pages < rounds * resource.getpagesize()
