@@ -320,7 +320,7 @@ def ready(a: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`a` itself where the door can address it by whole elements, else a copy."""
     flags = a.flags
     if (
-        a.dtype is dtype
+        (a.dtype is dtype or a.dtype == dtype)
         and flags.aligned
         and (flags.c_contiguous or not any(s % dtype.itemsize for s in a.strides))
     ):

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -502,6 +503,20 @@ def test_whatever_replaces_an_array_drops_what_was_prepared_from_it():
     layer._prepared = "packed"
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), layer.astype("f8")):
         assert not hasattr(twin, "_prepared")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_call_copies_no_weights(dtype):
+    layer = nn.Conv2d(64, 64, 3, padding=1, dtype=dtype)
+    x = np.ones((1, 64, 4, 4), dtype)
+    layer(x)
+    tracemalloc.start()
+    try:
+        layer(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < layer.weight.nbytes / 2
 
 
 def test_one_parameter_given_to_two_layers_makes_two_copies():
