@@ -22,7 +22,7 @@ import numpy as np
 
 from . import _memory
 
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F32, F64, I64 = map(np.dtype, (np.float32, np.float64, np.int64))
 INT64_MAX = 2**63 - 1
 ADDRESSABLE = 2**47  # bytes a process can address on x86-64 and AArch64
 OVERLAP_WORK = 10_000  # steps np.shares_memory may take, about 0.1 ms, before we assume the worst
@@ -785,7 +785,7 @@ def usual_pool(op, dims, kind, from_view, x_shape, itemsize, *options):
 
 def pooling(
     op, dims, kind, input, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad,
-    divisor_override, return_indices, layout, out, allocate=True,
+    divisor_override, return_indices, layout, out=None, allocate=True,
 ):  # fmt: skip
     """(problem, x, out, indices, result, positions): the door's arrays, then the caller's."""
     x = array(op, "input", input)
@@ -870,7 +870,7 @@ def pool_arrays(problem, shape, x, dtype, from_view, return_indices, out, alloca
         if return_indices:
             # The door writes them channels first in every layout.
             out_size = problem.out_size[-dims:]
-            indices = _memory.empty((problem.batch, problem.channels, *out_size), np.int64)
+            indices = _memory.empty((problem.batch, problem.channels, *out_size), I64)
             positions = indices if batched else indices[0]
             if problem.channels_last and not from_view:
                 positions = as_last(positions, dims)

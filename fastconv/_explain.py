@@ -108,7 +108,7 @@ def explain(op: Callable | str, *args: Any, **kwargs: Any) -> Explanation:
         figures = {"threads": 1, "workspace_bytes": 0, "flops": 0.0, "bytes": float(x.nbytes)}
         return Explanation(**shared, **figures, algorithm="pool")
     indices = bool(kwargs.get("return_indices"))
-    return Explanation(**shared, **_core.pool_figures(problem, x, indices), algorithm="pool")
+    return Explanation(**shared, **_core.pool_plan(problem, x, indices).figures(), algorithm="pool")
 
 
 def workspace_bytes(op: Callable | str, *args: Any, **kwargs: Any) -> int:

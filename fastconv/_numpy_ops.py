@@ -13,6 +13,8 @@ import numpy as np
 
 from . import _core, _memory
 
+F32 = np.dtype(np.float32)
+
 # inf - inf and overflow are results of these functions, not accidents in them.
 quiet = np.errstate(all="ignore")
 
@@ -33,7 +35,7 @@ def pool(problem, x: np.ndarray, out: np.ndarray, indices: np.ndarray | None):
     if problem.kind == "max":
         max_pool(problem, x, out, indices)
     else:  # float16, computed in float32
-        wide = _memory.empty(out.shape, np.float32)
+        wide = _memory.empty(out.shape, F32)
         _core.pool(problem, x.astype(np.float32), wide, None)
         out[...] = wide
 
@@ -431,28 +433,35 @@ def dense_axes(x: np.ndarray) -> tuple:
 
 
 @quiet
-def activate(name: str, parameters, x: np.ndarray) -> np.ndarray:
-    """The engine's activation on an array of any strides; float16 is computed in float32."""
+def activate(name: str, parameters, x: np.ndarray) -> tuple:
+    """The engine's activation on an array of any strides; float16 is computed in float32.
+
+    The result, the door's plan or None, and the array that it took.
+    """
     axes = dense_axes(x)
-    wide = np.float32 if x.dtype == np.float16 else x.dtype
+    wide = F32 if x.dtype == np.float16 else x.dtype
     flat = np.ascontiguousarray(x.transpose(axes), wide)
     y = _memory.empty(flat.shape, wide)
-    if y.size:
-        _core.activate(name, parameters, flat, y)
+    plan = _core.activate(name, parameters, flat, y) if y.size else None
     back = sorted(range(x.ndim), key=axes.__getitem__)
-    return y.astype(x.dtype, copy=False).reshape([x.shape[a] for a in axes]).transpose(back)
+    y = y.astype(x.dtype, copy=False).reshape([x.shape[a] for a in axes]).transpose(back)
+    return y, plan, flat
 
 
 @quiet
-def prelu(x: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """max(x, 0) + slope * min(x, 0), a slope per channel or one for all."""
-    wide = np.float32 if x.dtype == np.float16 else x.dtype
+def prelu(x: np.ndarray, slopes: np.ndarray) -> tuple:
+    """max(x, 0) + slope * min(x, 0), a slope per channel or one for all.
+
+    The result, the door's plan or None, and the arrays that it took.
+    """
+    wide = F32 if x.dtype == np.float16 else x.dtype
     shape = (1, 1, -1) if slopes.size == 1 else (*x.shape[:2], -1)
-    y = _memory.empty(x.shape, wide)
+    y, plan, taken = _memory.empty(x.shape, wide), None, None
     if y.size:
         flat = np.ascontiguousarray(x, wide).reshape(shape)
-        _core.activate("prelu", np.ascontiguousarray(slopes, wide), flat, y.reshape(flat.shape))
-    return y.astype(x.dtype, copy=False)
+        taken = flat, np.ascontiguousarray(slopes, wide), None
+        plan = _core.prelu(taken[1], flat, y.reshape(shape))
+    return y.astype(x.dtype, copy=False), plan, taken
 
 
 # --- weights of other libraries -----------------------------------------------------------------

@@ -93,18 +93,32 @@ def _delivered(result, out):
     return out
 
 
-def _convolve(op, dims, transposed, *arguments):
-    problem, x, w, b, y, result = _arguments.convolution(op, dims, transposed, *arguments)
+def _convolve(op, dims, transposed, input, weight, bias, *options):
+    result = _core.again(op, input, weight, bias, options)
+    if result is not None:
+        return result
+    problem, x, w, b, y, result = _arguments.convolution(
+        op, dims, transposed, input, weight, bias, *options
+    )
     if y.size:
-        _core.conv(problem, x, w, b, y)
-    return _delivered(result, arguments[-1])
+        plan = _core.conv(problem, x, w, b, y)
+        _core.remember(plan, result, (x, w, b), op, input, weight, bias, options)
+    return _delivered(result, options[-1])
 
 
-def _pool(judged, out=None):
-    problem, x, y, indices, result, positions = judged
-    if y.size:
-        door = _numpy_ops if _arguments.float_kind(y.dtype) is None else _core
-        door.pool(problem, x, y, indices)
+def _pool(judge, op, input, *options, out=None):
+    """op: (name, dims, kind), with which the judge's arguments begin."""
+    result = _core.again(op, input, None, None, options) if out is None else None
+    if result is not None:
+        return result
+    given = {} if out is None else {"out": out}
+    problem, x, y, indices, result, positions = judge(*op, input, *options, **given)
+    if y.size and _arguments.float_kind(y.dtype) is None:
+        _numpy_ops.pool(problem, x, y, indices)
+    elif y.size:
+        plan = _core.pool(problem, x, y, indices)
+        if out is None and positions is None:
+            _core.remember(plan, result, (x, None, None), op, input, None, None, options)
     result = _delivered(result, out)
     return result if positions is None else (result, positions)
 
@@ -294,9 +308,13 @@ def linear(input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -
 
     The engine's convolution of 1x1 images; element types as in `conv2d`.
     """
+    result = _core.again("linear", input, weight, bias, ())
+    if result is not None:
+        return result
     problem, x, w, b, y, result = _arguments.linear("linear", input, weight, bias)
     if y.size:
-        _core.conv(problem, x, w, b, y)
+        plan = _core.conv(problem, x, w, b, y)
+        _core.remember(plan, result, (x, w, b), "linear", input, weight, bias, ())
     return result
 
 
@@ -318,11 +336,10 @@ def max_pool1d(
     """The largest of each window: (N, C, L) gives (N, C, oL); all else as in
     `max_pool2d`.
     """
-    judged = _arguments.pooling(
-        "max_pool1d", 1, "max", input, kernel_size, stride, padding, dilation, ceil_mode, True,
-        None, return_indices, layout, out,
+    return _pool(
+        _arguments.pooling, ("max_pool1d", 1, "max"), input, kernel_size, stride, padding,
+        dilation, ceil_mode, True, None, return_indices, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def max_pool2d(
@@ -350,11 +367,10 @@ def max_pool2d(
 
     Any bool, integer or float type, kept. A NaN in a window is its maximum.
     """
-    judged = _arguments.pooling(
-        "max_pool2d", 2, "max", input, kernel_size, stride, padding, dilation, ceil_mode, True,
-        None, return_indices, layout, out,
+    return _pool(
+        _arguments.pooling, ("max_pool2d", 2, "max"), input, kernel_size, stride, padding,
+        dilation, ceil_mode, True, None, return_indices, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def max_pool3d(
@@ -372,11 +388,10 @@ def max_pool3d(
     """The largest of each window: (N, C, D, H, W) gives (N, C, oD, oH, oW); all else as in
     `max_pool2d`.
     """
-    judged = _arguments.pooling(
-        "max_pool3d", 3, "max", input, kernel_size, stride, padding, dilation, ceil_mode, True,
-        None, return_indices, layout, out,
+    return _pool(
+        _arguments.pooling, ("max_pool3d", 3, "max"), input, kernel_size, stride, padding,
+        dilation, ceil_mode, True, None, return_indices, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def avg_pool1d(
@@ -393,11 +408,10 @@ def avg_pool1d(
     """The mean of each window: (N, C, L) gives (N, C, oL); all else as in
     `avg_pool2d`.
     """
-    judged = _arguments.pooling(
-        "avg_pool1d", 1, "avg", input, kernel_size, stride, padding, 1, ceil_mode,
-        count_include_pad, None, False, layout, out,
+    return _pool(
+        _arguments.pooling, ("avg_pool1d", 1, "avg"), input, kernel_size, stride, padding, 1,
+        ceil_mode, count_include_pad, None, False, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def avg_pool2d(
@@ -422,11 +436,10 @@ def avg_pool2d(
     float64, as `np.mean` does. Sums: pairwise, see N. Higham, "The accuracy of floating point
     summation", SIAM J. Sci. Comput. 14 (1993).
     """
-    judged = _arguments.pooling(
-        "avg_pool2d", 2, "avg", input, kernel_size, stride, padding, 1, ceil_mode,
-        count_include_pad, divisor_override, False, layout, out,
+    return _pool(
+        _arguments.pooling, ("avg_pool2d", 2, "avg"), input, kernel_size, stride, padding, 1,
+        ceil_mode, count_include_pad, divisor_override, False, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def avg_pool3d(
@@ -444,33 +457,25 @@ def avg_pool3d(
     """The mean of each window: (N, C, D, H, W) gives (N, C, oD, oH, oW); all else as in
     `avg_pool2d`.
     """
-    judged = _arguments.pooling(
-        "avg_pool3d", 3, "avg", input, kernel_size, stride, padding, 1, ceil_mode,
-        count_include_pad, divisor_override, False, layout, out,
+    return _pool(
+        _arguments.pooling, ("avg_pool3d", 3, "avg"), input, kernel_size, stride, padding, 1,
+        ceil_mode, count_include_pad, divisor_override, False, layout, out=out,
     )  # fmt: skip
-    return _pool(judged, out)
 
 
 def _lp_pool(op, dims, input, norm_type, kernel_size, stride, ceil_mode):
     x = _arguments.floating(op, "input", input)
     power = _arguments.power(op, norm_type)
+    options = (kernel_size, stride, 0, 1, ceil_mode, True, None, False, None)
     if np.isinf(power):
         sign = np.sign(power).astype(x.dtype)
-        return sign * _windows(op, dims, "max", sign * np.abs(x), kernel_size, stride, ceil_mode)
+        return sign * _pool(_arguments.pooling, (op, dims, "max"), sign * np.abs(x), *options)
     # Judged before the powers are taken, on the input itself.
-    _windows(op, dims, "avg", x, kernel_size, stride, ceil_mode, judge_only=True)
+    _arguments.pooling(op, dims, "avg", x, *options, allocate=False)
     count = prod(_arguments.integers(op, "kernel_size", kernel_size, dims, 1))
     powers = _numpy_ops.lp_powers(x, power)
-    mean = _windows(op, dims, "avg", powers, kernel_size, stride, ceil_mode)
+    mean = _pool(_arguments.pooling, (op, dims, "avg"), powers, *options)
     return _numpy_ops.lp_root(mean, count, power, x.dtype)
-
-
-def _windows(op, dims, kind, x, kernel_size, stride, ceil_mode, judge_only=False):
-    judged = _arguments.pooling(
-        op, dims, kind, x, kernel_size, stride, 0, 1, ceil_mode, True, None, False, None, None,
-        not judge_only,
-    )  # fmt: skip
-    return None if judge_only else _pool(judged)
 
 
 def lp_pool1d(
@@ -522,7 +527,7 @@ def adaptive_avg_pool1d(input: ArrayLike, output_size: Ints | None) -> NDArray:
     """
     op = "adaptive_avg_pool1d"
     indexed = False
-    return _pool(_arguments.adaptive_pooling(op, 1, "avg", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 1, "avg"), input, output_size, indexed)
 
 
 def adaptive_avg_pool2d(input: ArrayLike, output_size: Ints | None) -> NDArray:
@@ -533,7 +538,7 @@ def adaptive_avg_pool2d(input: ArrayLike, output_size: Ints | None) -> NDArray:
     """
     op = "adaptive_avg_pool2d"
     indexed = False
-    return _pool(_arguments.adaptive_pooling(op, 2, "avg", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 2, "avg"), input, output_size, indexed)
 
 
 def adaptive_avg_pool3d(input: ArrayLike, output_size: Ints | None) -> NDArray:
@@ -543,7 +548,7 @@ def adaptive_avg_pool3d(input: ArrayLike, output_size: Ints | None) -> NDArray:
     """
     op = "adaptive_avg_pool3d"
     indexed = False
-    return _pool(_arguments.adaptive_pooling(op, 3, "avg", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 3, "avg"), input, output_size, indexed)
 
 
 def adaptive_max_pool1d(
@@ -555,7 +560,7 @@ def adaptive_max_pool1d(
     """
     op = "adaptive_max_pool1d"
     indexed = return_indices
-    return _pool(_arguments.adaptive_pooling(op, 1, "max", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 1, "max"), input, output_size, indexed)
 
 
 def adaptive_max_pool2d(
@@ -568,7 +573,7 @@ def adaptive_max_pool2d(
     """
     op = "adaptive_max_pool2d"
     indexed = return_indices
-    return _pool(_arguments.adaptive_pooling(op, 2, "max", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 2, "max"), input, output_size, indexed)
 
 
 def adaptive_max_pool3d(
@@ -580,7 +585,7 @@ def adaptive_max_pool3d(
     """
     op = "adaptive_max_pool3d"
     indexed = return_indices
-    return _pool(_arguments.adaptive_pooling(op, 3, "max", input, output_size, indexed))
+    return _pool(_arguments.adaptive_pooling, (op, 3, "max"), input, output_size, indexed)
 
 
 def global_avg_pool(input: ArrayLike) -> NDArray:
@@ -588,7 +593,7 @@ def global_avg_pool(input: ArrayLike) -> NDArray:
 
     Element types as in `avg_pool2d`.
     """
-    return _pool(_arguments.global_pooling("global_avg_pool", "avg", input))
+    return _pool(_arguments.global_pooling, ("global_avg_pool", "avg"), input)
 
 
 def global_max_pool(input: ArrayLike) -> NDArray:
@@ -596,7 +601,7 @@ def global_max_pool(input: ArrayLike) -> NDArray:
 
     Element types as in `max_pool2d`.
     """
-    return _pool(_arguments.global_pooling("global_max_pool", "max", input))
+    return _pool(_arguments.global_pooling, ("global_max_pool", "max"), input)
 
 
 def max_unpool1d(
@@ -700,7 +705,7 @@ def interpolate(
     )
     if mode == "area":
         dims, size = x.ndim - 2, tuple(size)
-        return _pool(_arguments.adaptive_pooling("interpolate", dims, "avg", x, size, False))
+        return _pool(_arguments.adaptive_pooling, ("interpolate", dims, "avg"), x, size, False)
     return _numpy_ops.interpolate(x, size, factors, mode, aligned)
 
 
@@ -882,14 +887,20 @@ def dropout(
 
 
 def _activate(op, input, inplace=False, **parameters):
+    given = (inplace, *parameters.values())
+    result = _core.again(op, input, None, None, given)
+    if result is not None:
+        return result
     x = _arguments.floating(op, "input", input)
     values = tuple(_arguments.real(op, name, value) for name, value in parameters.items())
     inplace = _arguments.overwritable(op, input, inplace)
-    y = _numpy_ops.activate(op, values, x)
-    if not inplace:
-        return y
-    input[...] = y
-    return input
+    y, plan, flat = _numpy_ops.activate(op, values, x)
+    if inplace:
+        input[...] = y
+        return input
+    if plan is not None:
+        _core.remember(plan, y, (flat, None, None), op, input, None, None, given)
+    return y
 
 
 def relu(input: ArrayLike, inplace: bool = False) -> NDArray:
@@ -912,7 +923,13 @@ def prelu(input: ArrayLike, weight: ArrayLike) -> NDArray:
 
     K. He et al., "Delving deep into rectifiers", ICCV 2015.
     """
-    return _numpy_ops.prelu(*_arguments.slopes("prelu", input, weight))
+    result = _core.again("prelu", input, weight, None, ())
+    if result is not None:
+        return result
+    y, plan, taken = _numpy_ops.prelu(*_arguments.slopes("prelu", input, weight))
+    if plan is not None:
+        _core.remember(plan, y, taken, "prelu", input, weight, None, ())
+    return y
 
 
 def elu(input: ArrayLike, alpha: float = 1.0, inplace: bool = False) -> NDArray:

@@ -18,6 +18,7 @@ from fastconv.nn.module import Module, Parameter, parameter_dtype
 Size = int | tuple[int, ...]
 Padding = int | str | tuple[int, ...] | tuple[tuple[int, int], ...]
 
+_NOTHING = (None, None)
 _PADDING_RULES = ("valid", "same", "same_lower")
 
 
@@ -86,16 +87,29 @@ class _ConvNd(Module):
 
     def _run(self, x: np.ndarray, padding: Padding, output_padding: Size) -> np.ndarray:
         """The function of the layer's name, entered with weights that were packed once."""
-        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        state = self.__dict__  # attributes of modules take long to find
+        weight, bias = state["_parameters"]["weight"], state["_parameters"]["bias"]
+        owner, prepared = state.get("_prepared", _NOTHING)
+        if owner is not weight:
+            prepared = self._packed(weight)
+        options = (
+            state["stride"], padding, output_padding, state["dilation"], state["groups"],
+            None, None, None, None,
+        )  # fmt: skip
+        result = _core.again(self._op, x, weight, bias, options, prepared)
+        if result is not None:
+            return result
         x = np.asarray(x) if not isinstance(x, np.ndarray) else x
         if x.dtype != weight.dtype and x.dtype in (np.float32, np.float64):
-            x = x.astype(weight.dtype)  # a layer computes in the type of its parameters
-        problem, x, w, b, y, result = _arguments.convolution(
-            self._op, self._axes, self.transposed, x, weight, bias, self.stride, padding,
-            output_padding, self.dilation, self.groups, None, None, None, None,
-        )  # fmt: skip
+            # A layer computes in the type of its parameters.
+            return self._run(x.astype(weight.dtype), padding, output_padding)
+        problem, x_, w, b, y, result = _arguments.convolution(
+            self._op, self._axes, self.transposed, x, weight, bias, *options
+        )
         if y.size:
-            _core.conv_prepared(problem, x, w, b, y, self._packed(weight))
+            plan = _core.conv(problem, x_, w, b, y, prepared)
+            taken = (x_, w, b)
+            _core.remember(plan, result, taken, self._op, x, weight, bias, options, prepared)
         return result
 
     def _shown(self) -> dict[str, Any]:
@@ -125,13 +139,10 @@ class _Conv(_ConvNd):
     _padding_modes = ("zeros", "reflect", "replicate", "circular")
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        return self._convolve(input)
-
-    def _convolve(self, x: np.ndarray) -> np.ndarray:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            x, padding = self._padded(x), 0
-        return self._run(x, padding, 0)
+        state = self.__dict__
+        if state["padding_mode"] != "zeros":
+            return self._run(self._padded(input), 0, 0)
+        return self._run(input, state["padding"], 0)
 
     def _padded(self, x: np.ndarray) -> np.ndarray:
         """x continued by `padding_mode`. F.pad counts axes from the last, two numbers each."""
@@ -217,12 +228,10 @@ class _ConvTranspose(_ConvNd):
 
     def forward(self, input: np.ndarray, output_size: Iterable[int] | None = None) -> np.ndarray:
         """`output_size`, the spatial one or the whole shape, replaces `output_padding`."""
-        if output_size is None:
-            return self._convolve(input, self.output_padding)
-        return self._convolve(input, self._output_padding(np.shape(input), tuple(output_size)))
-
-    def _convolve(self, x: np.ndarray, output_padding: tuple[int, ...]) -> np.ndarray:
-        return self._run(x, self.padding, output_padding)
+        extra = self.output_padding
+        if output_size is not None:
+            extra = self._output_padding(np.shape(input), tuple(output_size))
+        return self._run(input, self.padding, extra)
 
     def _output_padding(self, shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
         """What makes an input of this shape give the size; it lies in [0, stride) an axis."""
