@@ -89,10 +89,10 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
                                                                                : problem->out_size[axis];
     const fc_status status = choose(options->algorithm, plan);
     if (status != FC_OK) return status;
+    plan->packed_bytes = fc_weights_packed_bytes(plan); /* unless the algorithm has a form of its own */
     plan->algo->book(plan);
     plan->work.workspace_bytes = (plan->work.workspace_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN;
     plan->work.run = problem->transposed ? fc_transposed_run : plan->algo->run;
-    plan->packed_bytes = fc_weights_packed_bytes(plan);
     return FC_OK;
 }
 

@@ -146,6 +146,7 @@ typedef struct fc_conv_plan {
     /* the block sizes the algorithm booked; each algorithm's file says what they mean to it */
     ptrdiff_t icg, ocg, phases[FC_SPATIAL];
     ptrdiff_t column_block, row_block, k_block, column_blocks, row_blocks;
+    ptrdiff_t region[FC_AXES - 1]; /* outputs of an item along batch, depth, height, width */
 } fc_conv_plan;
 
 typedef struct fc_pool_plan {

@@ -363,6 +363,11 @@ conv2d c64-5 i3 k3 p1 n2
 conv2d c9-7 i8 k1                               # pointwise
 conv2d c9-7 i7 k1 n5 nobias
 conv2d c9-7 i1 k1 n5
+conv2d c40-70 i1 k1 n3                          # more output channels than a panel
+conv2d c33-131 i1 k1 n7
+conv1d c21-66 i4 k3 p1 n3                       # images of a batch in one region
+conv2d c64-5 i3x2 k2 p1 last                    # pixels a power of two apart
+conv2d c8-40 g2 i5x6 k3 s2 p1 last n2
 conv2d c65-33 i7x7 k1
 conv2d c3-130 i5x7 k1
 conv2d c10-6 g2 i7x9 k1

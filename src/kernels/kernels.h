@@ -6,8 +6,10 @@
 
 #include "../fastconv.h"
 
-enum { FC_VECTORS = 3 };    /* vectors of outputs in a tile */
-enum { FC_LANES_MAX = 16 }; /* of any ISA */
+enum { FC_VECTORS = 3 };         /* vectors of outputs in a tile */
+enum { FC_PIXELS_MAX = 6 };      /* pixels of a tile of output channels, of any ISA */
+enum { FC_CHANNEL_VECTORS = 4 }; /* vectors of output channels in such a tile, and in a panel of its weights */
+enum { FC_LANES_MAX = 16 };      /* of any ISA */
 
 /* Pooling's workspace, in elements: a row of the image, a row of outputs, a few sums, then the trees. */
 enum {
@@ -43,6 +45,22 @@ typedef struct fc_tile {
     int first, last; /* first: the chain starts at +0, else at y; last: bias is added */
     const void *bias; /* one a row, or NULL */
 } fc_tile;
+
+/* A tile of pixels by vectors of output channels, each lane one chain over channels x taps:
+ *     y[p][j] = sum over c, t of x[p][c*x_step + tap[t]] * w[(c*taps + t)*w_step + j]
+ * tap is NULL where taps is 1 and its offset 0. w has whole vectors; y and bias end with the last vector's lanes. */
+typedef struct fc_channel_tile {
+    ptrdiff_t channels, taps, x_step;
+    const ptrdiff_t *tap;
+    const void *x[FC_PIXELS_MAX];
+    const void *w;
+    ptrdiff_t w_step;
+    void *y[FC_PIXELS_MAX];
+    int pixels, vectors;
+    int lanes; /* of the last vector */
+    int first, last; /* as in fc_tile */
+    const void *bias; /* one a channel, or NULL */
+} fc_channel_tile;
 
 /* Lanes first <= lane < end of a vector of columns read x[at + lane*step]; all others are padding. */
 typedef struct fc_piece {
@@ -90,7 +108,14 @@ struct fc_kernels {
     size_t size; /* bytes of an element */
     int lanes, mr;
     int tail; /* lanes that the last vector of a tile is paid in: a half where the ISA has one */
+    int pixels; /* of a channel_tile at most */
     void (*gemm_tile)(const fc_tile *);
+    void (*channel_tile)(const fc_channel_tile *);
+    /* the same for w[j*w_step + k], rows as users hold them, without taps: x runs along the chain; a whole one */
+    void (*channel_rows)(const fc_channel_tile *);
+    /* to[j*to_row + i] = from[i*from_row + j] for i below rows, j below columns */
+    void (*transpose)(const void *from, ptrdiff_t rows, ptrdiff_t from_row, ptrdiff_t columns, void *to,
+                      ptrdiff_t to_row);
     void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
                          ptrdiff_t step, void *to, ptrdiff_t to_step);
     void (*pack_weights)(const fc_weight_block *, void *to);

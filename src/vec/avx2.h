@@ -71,4 +71,37 @@ VEC V v_select(M m, V a, V b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_p
 #endif
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
+/* lane j of vector i becomes lane i of vector j: within blocks of 16 bytes, then the blocks */
+VEC void v_transpose(V v[LANES])
+{
+#if FC_DOUBLE
+#pragma GCC unroll 2
+    for (int i = 0; i < 4; i += 2) {
+        const V low = VI(unpacklo)(v[i], v[i + 1]), high = VI(unpackhi)(v[i], v[i + 1]);
+        v[i] = low, v[i + 1] = high;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        const V low = _mm256_permute2f128_pd(v[i], v[i + 2], 0x20);
+        v[i + 2] = _mm256_permute2f128_pd(v[i], v[i + 2], 0x31);
+        v[i] = low;
+    }
+#else
+    V four[8];
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        const V low0 = VI(unpacklo)(v[i], v[i + 1]), low1 = VI(unpacklo)(v[i + 2], v[i + 3]);
+        const V high0 = VI(unpackhi)(v[i], v[i + 1]), high1 = VI(unpackhi)(v[i + 2], v[i + 3]);
+        four[i] = VI(shuffle)(low0, low1, 0x44);
+        four[i + 1] = VI(shuffle)(low0, low1, 0xee);
+        four[i + 2] = VI(shuffle)(high0, high1, 0x44);
+        four[i + 3] = VI(shuffle)(high0, high1, 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
+    }
+#endif
+}
 #undef VI

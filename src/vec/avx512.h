@@ -71,6 +71,54 @@ VEC V v_select(M m, V a, V b) { return VI(mask_blend)(m, b, a); }
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 
+/* Lane j of vector i becomes lane i of vector j: within blocks of 16 bytes, then the blocks. */
+VEC void v_transpose(V v[LANES])
+{
+#if FC_DOUBLE
+    V pair[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        pair[i] = VI(unpacklo)(v[i], v[i + 1]);
+        pair[i + 1] = VI(unpackhi)(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        const V even0 = _mm512_shuffle_f64x2(pair[i], pair[i + 2], 0x88);
+        const V even1 = _mm512_shuffle_f64x2(pair[i + 4], pair[i + 6], 0x88);
+        const V odd0 = _mm512_shuffle_f64x2(pair[i], pair[i + 2], 0xdd);
+        const V odd1 = _mm512_shuffle_f64x2(pair[i + 4], pair[i + 6], 0xdd);
+        v[i] = _mm512_shuffle_f64x2(even0, even1, 0x88);
+        v[i + 2] = _mm512_shuffle_f64x2(odd0, odd1, 0x88);
+        v[i + 4] = _mm512_shuffle_f64x2(even0, even1, 0xdd);
+        v[i + 6] = _mm512_shuffle_f64x2(odd0, odd1, 0xdd);
+    }
+#else
+    V four[16];
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        const __m512d low0 = _mm512_castps_pd(VI(unpacklo)(v[i], v[i + 1]));
+        const __m512d low1 = _mm512_castps_pd(VI(unpacklo)(v[i + 2], v[i + 3]));
+        const __m512d high0 = _mm512_castps_pd(VI(unpackhi)(v[i], v[i + 1]));
+        const __m512d high1 = _mm512_castps_pd(VI(unpackhi)(v[i + 2], v[i + 3]));
+        four[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low0, low1));
+        four[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low0, low1));
+        four[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high0, high1));
+        four[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high0, high1));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const V even0 = _mm512_shuffle_f32x4(four[i], four[i + 4], 0x88);
+        const V even1 = _mm512_shuffle_f32x4(four[i + 8], four[i + 12], 0x88);
+        const V odd0 = _mm512_shuffle_f32x4(four[i], four[i + 4], 0xdd);
+        const V odd1 = _mm512_shuffle_f32x4(four[i + 8], four[i + 12], 0xdd);
+        v[i] = _mm512_shuffle_f32x4(even0, even1, 0x88);
+        v[i + 4] = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+        v[i + 8] = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+        v[i + 12] = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+    }
+#endif
+}
+
 /* Half a vector, for the tail of a row: where a core splits 64-byte arithmetic in two it takes half the time. */
 #define FC_HALF 1
 #if FC_DOUBLE

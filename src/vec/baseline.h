@@ -69,3 +69,11 @@ VEC V v_or(V a, V b)
     for (int lane = 0; lane < LANES; lane++) joined[lane] = a[lane] != 0 ? a[lane] : b[lane];
     return joined;
 }
+/* lane j of vector i becomes lane i of vector j */
+VEC void v_transpose(V v[LANES])
+{
+    T lanes[LANES][LANES];
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < LANES; j++) lanes[j][i] = v[i][j];
+    for (int i = 0; i < LANES; i++) v[i] = v_load(lanes[i]);
+}

@@ -70,4 +70,18 @@ VEC V v_or(V a, V b) { return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_
 #else
 VEC V v_or(V a, V b) { return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b))); }
 #endif
+/* lane j of vector i becomes lane i of vector j */
+VEC void v_transpose(V v[LANES])
+{
+#if FC_DOUBLE
+    const V low = vzip1q_f64(v[0], v[1]);
+    v[1] = vzip2q_f64(v[0], v[1]);
+    v[0] = low;
+#else
+    const V even0 = vzip1q_f32(v[0], v[2]), even1 = vzip1q_f32(v[1], v[3]);
+    const V odd0 = vzip2q_f32(v[0], v[2]), odd1 = vzip2q_f32(v[1], v[3]);
+    v[0] = vzip1q_f32(even0, even1), v[1] = vzip2q_f32(even0, even1);
+    v[2] = vzip1q_f32(odd0, odd1), v[3] = vzip2q_f32(odd0, odd1);
+#endif
+}
 #undef VI

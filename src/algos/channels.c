@@ -1,0 +1,489 @@
+/* channels: y[p][oc] = sum over (ic, kd, kh, kw) of x[p][ic, k] * w[ic, k][oc], lanes along output channels.
+ *
+ * Each input is broadcast, so pixels are read wherever they lie: in place, or where windows reach past the image from a
+ * zero-padded box around it, in the image's own order. Weights are panels of FC_CHANNEL_VECTORS vectors of channels,
+ *     packed[group][panel][channel * taps + tap][vectors * lanes]
+ * made once, or a block of the chain at a time. An item is a region of outputs by some vectors of output channels; its sums
+ * go to y where channels lie side by side there (channels last, 1x1 images), else to a block that is transposed at last.
+ * This is the way of images too small to fill vectors, of matrix-vector products, and of channels last. */
+#include <string.h>
+#include "algos.h"
+
+enum {
+    BOX_BYTES = 384 << 10,  /* of a box, in L2 beside a block of weights */
+    REGION_PIXELS = 256,    /* of an item at most: what packing a block of weights is repaid by */
+    CHAIN_STEPS = 256,      /* of weights met by all pixels of an item: a panel of them stays in L2 */
+    TAP_BYTES = 512 << 10,  /* of the table of tap offsets */
+    PIXEL_AXES = 4          /* batch, depth, height, width */
+};
+
+/* Where the tiles read: the image, or a box around what a region reads. */
+typedef struct view {
+    ptrdiff_t stride[FC_AXES];
+    ptrdiff_t size[FC_AXES]; /* of a box */
+} view;
+
+/* A pixel's first input in the view, its outputs in y. */
+typedef struct pixel {
+    ptrdiff_t x, y;
+} pixel;
+
+typedef struct region {
+    ptrdiff_t first[PIXEL_AXES], n[PIXEL_AXES], pixels;
+} region;
+
+static ptrdiff_t width_of(const fc_conv_plan *p) { return FC_CHANNEL_VECTORS * p->work.kernels->lanes; }
+static ptrdiff_t taps_of(const fc_conv_plan *p)
+{
+    return p->problem.kernel[0] * p->problem.kernel[1] * p->problem.kernel[2];
+}
+static ptrdiff_t chain_of(const fc_conv_plan *p) { return p->icg * taps_of(p); }
+static ptrdiff_t pixels_of(const fc_conv_plan *p)
+{
+    const ptrdiff_t *o = p->problem.out_size;
+    return p->problem.batch * o[0] * o[1] * o[2];
+}
+static ptrdiff_t vectors_of(const fc_conv_plan *p) { return fc_ceil_div(p->ocg, p->work.kernels->lanes); }
+
+/* Whether some window reaches past the image. */
+static int padded(const fc_conv_problem *q)
+{
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        const ptrdiff_t last = (q->out_size[axis] - 1) * q->stride[axis] + (q->kernel[axis] - 1) * q->dilation[axis];
+        if (q->pad[axis] > 0 || last - q->pad[axis] >= q->size[axis]) return 1;
+    }
+    return 0;
+}
+
+/* Whether outputs of one pixel lie side by side in y. */
+static int in_y(const fc_conv_plan *p) { return p->problem.y_stride[FC_C] == 1 || p->ocg == 1; }
+
+/* Few pixels whose inputs, and so weights, lie in the order of the chain: packing would cost more than the sums. */
+static int in_rows(const fc_conv_plan *p)
+{
+    return !p->packed && pixels_of(p) <= p->work.kernels->pixels && taps_of(p) == 1 && p->problem.x_stride[FC_C] == 1 &&
+           !padded(&p->problem) && fc_weights_in_place(p);
+}
+
+static view box_of(const fc_conv_plan *p, const ptrdiff_t n[PIXEL_AXES])
+{
+    const fc_conv_problem *q = &p->problem;
+    view v = { .size = { n[0], p->icg } };
+    for (int axis = 0; axis < FC_SPATIAL; axis++)
+        v.size[2 + axis] = (n[1 + axis] - 1) * q->stride[axis] + (q->kernel[axis] - 1) * q->dilation[axis] + 1;
+    static const int first[FC_AXES] = { FC_W, FC_H, FC_D, FC_C, FC_N },
+                     last[FC_AXES] = { FC_C, FC_W, FC_H, FC_D, FC_N };
+    const int *order = q->x_stride[FC_C] == 1 ? last : first;
+    ptrdiff_t step = 1;
+    for (int i = 0; i < FC_AXES; i++) {
+        v.stride[order[i]] = step;
+        step *= v.size[order[i]];
+        /* channels of neighbours a power of two apart would meet in few sets of the cache */
+        if (order[i] == FC_C && i == 0 && step * (ptrdiff_t)p->work.kernels->size % 1024 == 0)
+            step += FC_ALIGN / (ptrdiff_t)p->work.kernels->size;
+    }
+    return v;
+}
+
+static ptrdiff_t elements_of(const view *box) { return box->stride[FC_N] * box->size[FC_N]; }
+
+static int fits(const fc_conv_plan *p, const ptrdiff_t n[PIXEL_AXES], ptrdiff_t box_bytes)
+{
+    const ptrdiff_t pixels = n[0] * n[1] * n[2] * n[3], vectors = fc_min(vectors_of(p), FC_CHANNEL_VECTORS);
+    const double outputs = (double)(pixels * vectors * p->work.kernels->lanes);
+    if (pixels > REGION_PIXELS || outputs * (double)chain_of(p) > FC_ITEM_WORK) return 0;
+    if (!padded(&p->problem)) return 1;
+    const view box = box_of(p, n);
+    return elements_of(&box) * (ptrdiff_t)p->work.kernels->size <= box_bytes;
+}
+
+static ptrdiff_t outputs_along(const fc_conv_plan *p, int axis)
+{
+    return axis == 0 ? p->problem.batch : p->problem.out_size[axis - 1];
+}
+
+/* As many outputs as fit: of a row, then rows, planes, images, each only once all of the axis before are in. */
+static void shape_region(const fc_conv_plan *p, ptrdiff_t n[PIXEL_AXES])
+{
+    for (int axis = 0; axis < PIXEL_AXES; axis++) n[axis] = 1;
+    for (int axis = PIXEL_AXES - 1; axis >= 0; axis--) {
+        const ptrdiff_t all = outputs_along(p, axis);
+        ptrdiff_t blocks = 1;
+        for (n[axis] = all; n[axis] > 1 && !fits(p, n, BOX_BYTES); n[axis] = fc_ceil_div(all, blocks)) blocks *= 2;
+        if (n[axis] < all) break;
+    }
+}
+
+static const char *cannot(const fc_conv_plan *p)
+{
+    const ptrdiff_t size = (ptrdiff_t)p->work.kernels->size, most = (ptrdiff_t)FC_WORKSPACE_LIMIT / 4;
+    if (p->problem.transposed) return "the convolution is transposed";
+    if (taps_of(p) > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
+        return "the kernel has too many taps for the table of their offsets";
+    if (taps_of(p) * width_of(p) * size > most) return "the weights of one channel do not fit the workspace";
+    const ptrdiff_t one[PIXEL_AXES] = { 1, 1, 1, 1 };
+    const view box = box_of(p, one);
+    if (padded(&p->problem) && elements_of(&box) * size > most)
+        return "a window of all channels does not fit the workspace";
+    return NULL;
+}
+
+/* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
+static double channels_cost(const fc_conv_plan *p)
+{
+    const double PACK = 5, ROWS = 3,
+                 STORE = 4; /* a vector of weights packed, or transposed and used; of sums transposed */
+    const ptrdiff_t lanes = p->work.kernels->lanes, pixels = pixels_of(p);
+    const double idle = (double)(vectors_of(p) * lanes) / (double)p->ocg;
+    const double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
+    return idle * (1 + weights / (double)fc_min(pixels, REGION_PIXELS) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
+}
+
+/* The cheaper of direct and im2col: lanes along rows of the image, or along all of it. */
+static double pixels_cost(const fc_conv_plan *p)
+{
+    const double VECTOR = 9, STRIDED = 80; /* a vector of inputs packed, or gathered from channels last */
+    const ptrdiff_t lanes = p->work.kernels->lanes, tail = p->work.kernels->tail;
+    const ptrdiff_t pixels = pixels_of(p), w = p->problem.out_size[2];
+    const int gathered = p->problem.size[2] > 1 && p->problem.x_stride[FC_W] != 1;
+    /* a weight's broadcast takes as long as a whole vector's multiply-add */
+    const double flat = (double)fc_max(fc_round_up(pixels, tail), lanes) / (double)pixels;
+    const double rows = (double)fc_max(fc_round_up(w, tail), lanes) / (double)w;
+    const double vector = gathered ? STRIDED : taps_of(p) > 1 ? VECTOR : 0;
+    const double packed = flat + vector / (double)p->ocg;
+    return gathered || rows > packed ? packed : rows;
+}
+
+static const char *should_not(const fc_conv_plan *p)
+{
+    if (channels_cost(p) >= pixels_cost(p))
+        return "lanes along pixels leave fewer idle, or repay the packing of weights less (pytest --benchmark, 1x1 and "
+               "7x7 images)";
+    return NULL;
+}
+
+static size_t packed_bytes(const fc_conv_plan *p)
+{
+    return (size_t)(p->problem.groups * vectors_of(p) * p->work.kernels->lanes * chain_of(p)) * p->work.kernels->size;
+}
+
+/* What the workspace holds, in order. */
+typedef struct rooms {
+    size_t taps, pixels, weights, sums, box, all;
+} rooms;
+
+static rooms rooms_of(const fc_conv_plan *p)
+{
+    const size_t size = p->work.kernels->size, width = (size_t)width_of(p);
+    const ptrdiff_t *n = p->region, taps = taps_of(p), pixels = n[0] * n[1] * n[2] * n[3];
+    const view box = box_of(p, n);
+    const size_t bytes[] = { (size_t)taps * sizeof(ptrdiff_t), (size_t)pixels * sizeof(pixel),
+                             p->packed || in_rows(p) ? 0 : (size_t)(p->k_block * taps) * width * size,
+                             in_y(p) ? 0 : (size_t)pixels * width * size,
+                             padded(&p->problem) ? (size_t)elements_of(&box) * size : 0 };
+    size_t at[6] = { 0 };
+    for (int i = 0; i < 5; i++) at[i + 1] = at[i] + (size_t)fc_round_up((ptrdiff_t)bytes[i], FC_ALIGN);
+    return (rooms){ at[0], at[1], at[2], at[3], at[4], at[5] };
+}
+
+static ptrdiff_t regions_of(const fc_conv_plan *p)
+{
+    ptrdiff_t regions = 1;
+    for (int axis = 0; axis < PIXEL_AXES; axis++) regions *= fc_ceil_div(outputs_along(p, axis), p->region[axis]);
+    return regions;
+}
+
+static void book(fc_conv_plan *p)
+{
+    const ptrdiff_t parts = p->work.parts;
+    shape_region(p, p->region);
+    p->k_block = fc_max(fc_min(CHAIN_STEPS / taps_of(p), p->icg), 1);
+    /* output channels are split until the busiest part does least */
+    const ptrdiff_t others = regions_of(p) * p->problem.groups, vectors = vectors_of(p);
+    ptrdiff_t best = -1;
+    for (ptrdiff_t blocks = 1; blocks <= fc_min(vectors, 2 * parts); blocks++) {
+        const ptrdiff_t load = fc_ceil_div(others * blocks, parts) * fc_ceil_div(vectors, blocks);
+        if (best >= 0 && load >= best) continue;
+        best = load;
+        p->row_blocks = blocks;
+    }
+    p->work.items = others * p->row_blocks;
+    p->packed_bytes = packed_bytes(p);
+    p->work.workspace_bytes = rooms_of(p).all;
+}
+
+/* Steps of the chain from channel c on, of some vectors of output channels, into a panel width elements wide. */
+static void pack_block(const fc_conv_plan *p, const void *w, ptrdiff_t group, ptrdiff_t vector, ptrdiff_t vectors,
+                       ptrdiff_t c, ptrdiff_t channels, void *to, ptrdiff_t width)
+{
+    const fc_kernels *kernels = p->work.kernels;
+    const ptrdiff_t *k = p->problem.kernel, *s = p->problem.w_stride, taps = taps_of(p);
+    const ptrdiff_t oc = vector * kernels->lanes, rows = fc_min(vectors * kernels->lanes, p->ocg - oc);
+    const void *from = fc_at(p, w, (group * p->ocg + oc) * s[0] + c * s[1]);
+    if (fc_weights_in_place(p)) {
+        if (rows < vectors * kernels->lanes) memset(to, 0, (size_t)(channels * taps * width) * kernels->size);
+        kernels->transpose(from, rows, s[0], channels * taps, to, width);
+        return;
+    }
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const ptrdiff_t at = t % k[2] * s[4] + t / k[2] % k[1] * s[3] + t / (k[2] * k[1]) * s[2];
+        const fc_rows tap = { .x = fc_at(p, from, at),
+                              .rows = channels,
+                              .x_row = s[1],
+                              .step = s[0],
+                              .end = rows,
+                              .n = vectors * kernels->lanes,
+                              .to = fc_to(p, to, t * width),
+                              .to_row = taps * width };
+        kernels->pad_rows(&tap);
+    }
+}
+
+static ptrdiff_t panel_width(const fc_conv_plan *p, ptrdiff_t panel)
+{
+    return fc_min(vectors_of(p) - panel * FC_CHANNEL_VECTORS, FC_CHANNEL_VECTORS) * p->work.kernels->lanes;
+}
+
+static ptrdiff_t panel_offset(const fc_conv_plan *p, ptrdiff_t group, ptrdiff_t panel)
+{
+    return (group * vectors_of(p) + panel * FC_CHANNEL_VECTORS) * p->work.kernels->lanes * chain_of(p);
+}
+
+static void pack(const fc_conv_plan *p, const void *w, void *packed)
+{
+    const ptrdiff_t panels = fc_ceil_div(vectors_of(p), FC_CHANNEL_VECTORS), lanes = p->work.kernels->lanes;
+    for (ptrdiff_t group = 0; group < p->problem.groups; group++)
+        for (ptrdiff_t panel = 0; panel < panels; panel++)
+            pack_block(p, w, group, panel * FC_CHANNEL_VECTORS, panel_width(p, panel) / lanes, 0, p->icg,
+                       fc_to(p, packed, panel_offset(p, group, panel)), panel_width(p, panel));
+}
+
+static region region_of(const fc_conv_plan *p, ptrdiff_t index)
+{
+    region r = { .pixels = 1 };
+    for (int axis = PIXEL_AXES - 1; axis >= 0; axis--) {
+        const ptrdiff_t all = outputs_along(p, axis), blocks = fc_ceil_div(all, p->region[axis]);
+        r.first[axis] = index % blocks * p->region[axis];
+        r.n[axis] = fc_min(p->region[axis], all - r.first[axis]);
+        r.pixels *= r.n[axis];
+        index /= blocks;
+    }
+    return r;
+}
+
+/* The region's pixels in the order of the outputs; x counts from the view's first element that the region reads. */
+static void list_pixels(const fc_conv_plan *p, const region *r, const view *v, pixel *to)
+{
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t *s = q->stride, *f = r->first, *y = q->y_stride, *x = v->stride;
+    for (ptrdiff_t n = 0; n < r->n[0]; n++)
+        for (ptrdiff_t d = 0; d < r->n[1]; d++)
+            for (ptrdiff_t h = 0; h < r->n[2]; h++) {
+                const ptrdiff_t row
+                = n * x[FC_N] + d * s[0] * x[FC_D] + h * s[1] * x[FC_H];
+                const ptrdiff_t y_row = (f[0] + n) * y[FC_N] + (f[1] + d) * y[FC_D] + (f[2] + h) * y[FC_H];
+                for (ptrdiff_t w = 0; w < r->n[3]; w++) *to++ = (pixel)
+                    {
+                        row
+                        +w *s[2] * x[FC_W], y_row + (f[3] + w) * y[FC_W]
+                    };
+            }
+}
+
+static void list_taps(const fc_conv_plan *p, const view *v, ptrdiff_t *to)
+{
+    const ptrdiff_t *k = p->problem.kernel, *dilation = p->problem.dilation, *x = v->stride;
+    for (ptrdiff_t d = 0; d < k[0]; d++)
+        for (ptrdiff_t h = 0; h < k[1]; h++)
+            for (ptrdiff_t w = 0; w < k[2]; w++)
+                *to++ = d * dilation[0] * x[FC_D] + h * dilation[1] * x[FC_H] + w * dilation[2] * x[FC_W];
+}
+
+/* The part of an axis of a box that lies inside the image: box elements first to end; from: the image's at first. */
+typedef struct inside {
+    ptrdiff_t first, end, from;
+} inside;
+
+static inside inside_of(const fc_conv_plan *p, const region *r, const view *box, int axis)
+{
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t at = r->first[1 + axis] * q->stride[axis] - q->pad[axis];
+    const ptrdiff_t first = fc_min(fc_max(-at, 0), box->size[2 + axis]);
+    const ptrdiff_t end = fc_max(fc_min(q->size[axis] - at, box->size[2 + axis]), first);
+    return (inside){ first, end, at + first };
+}
+
+/* Copies what lies inside the image, zero elsewhere. x: the group's first channel of the region's first image. */
+static void fill_box(const fc_conv_plan *p, const region *r, const view *box, const void *x, void *to)
+{
+    const ptrdiff_t *xs = p->problem.x_stride, *bs = box->stride;
+    const inside d = inside_of(p, r, box, 0), h = inside_of(p, r, box, 1), w = inside_of(p, r, box, 2);
+    const int last = bs[FC_C] == 1;
+    memset(to, 0, (size_t)elements_of(box) * p->work.kernels->size);
+    const ptrdiff_t outer = last ? h.end - h.first : p->icg;
+    for (ptrdiff_t n = 0; n < r->n[0]; n++)
+        for (ptrdiff_t jd = 0; jd < d.end - d.first; jd++)
+            for (ptrdiff_t i = 0; i < outer; i++) {
+                const ptrdiff_t c = last ? 0 : i, jh = last ? i : 0;
+                const ptrdiff_t from = n * xs[FC_N] + c * xs[FC_C] + (d.from + jd) * xs[FC_D] +
+                                       (h.from + jh) * xs[FC_H] + w.from * xs[FC_W];
+                const ptrdiff_t at = n * bs[FC_N] + c * bs[FC_C] + (d.first + jd) * bs[FC_D] +
+                                     (h.first + jh) * bs[FC_H] + w.first * bs[FC_W];
+                const ptrdiff_t columns = w.end - w.first, rows = h.end - h.first;
+                fc_rows copy = { .x = fc_at(p, x, from), .to = fc_to(p, to, at) };
+                if (last) copy.rows = columns, copy.x_row = xs[FC_W], copy.to_row = bs[FC_W], copy.n = p->icg;
+                else copy.rows = rows, copy.x_row = xs[FC_H], copy.to_row = bs[FC_H], copy.n = columns;
+                copy.step = last ? xs[FC_C] : xs[FC_W];
+                copy.end = copy.n;
+                p->work.kernels->pad_rows(&copy);
+            }
+}
+
+/* What an item works on. */
+typedef struct job {
+    const fc_buffers *b;
+    ptrdiff_t group, pixels;
+    const pixel *at;
+    const ptrdiff_t *tap;
+    const void *x; /* the group's first channel at the view's beginning */
+    ptrdiff_t x_step;
+    void *weights, *sums;
+    void *y; /* the first pixel of the panel's first output channel */
+} job;
+
+/* The sums of a panel, [pixel][channel], to y: as many pixels at once as lie side by side there. */
+static void store_transposed(const fc_conv_plan *p, const job *j, ptrdiff_t width, ptrdiff_t channels)
+{
+    const pixel *at = j->at;
+    for (ptrdiff_t first = 0, end; first < j->pixels; first = end) {
+        for (end = first + 1; end < j->pixels && at[end].y == at[end - 1].y + 1;) end++;
+        p->work.kernels->transpose(fc_at(p, j->sums, first * width), end - first, width, channels,
+                                   fc_to(p, j->y, at[first].y), p->problem.y_stride[FC_C]);
+    }
+}
+
+static void activate(const fc_conv_plan *p, const job *j, ptrdiff_t width, ptrdiff_t channels)
+{
+    const fc_conv_problem *q = &p->problem;
+    if (q->activation == FC_IDENTITY) return;
+    for (ptrdiff_t i = 0; i < j->pixels; i++) {
+        void *y = in_y(p) ? fc_to(p, j->y, j->at[i].y) : fc_to(p, j->sums, i * width);
+        p->work.kernels->activate(q->activation, channels, y, y, q->a, q->b);
+    }
+}
+
+/* Where the sums of some pixels go: y, or the block of sums, width elements a pixel. */
+static void place_pixels(const fc_conv_plan *p, const job *j, ptrdiff_t first, ptrdiff_t end, ptrdiff_t width,
+                         fc_channel_tile *t)
+{
+    t->pixels = (int)(end - first);
+    for (int i = 0; i < t->pixels; i++) {
+        const pixel *at = j->at + first + i;
+        t->x[i] = fc_at(p, j->x, at->x);
+        t->y[i] = in_y(p) ? fc_to(p, j->y, at->y) : fc_to(p, j->sums, (first + i) * width);
+    }
+}
+
+/* Some vectors of one panel of output channels, from vector on, for all pixels, a block of the chain at a time. */
+static void run_blocks(const fc_conv_plan *p, const job *item, ptrdiff_t vector, ptrdiff_t width, fc_channel_tile *t)
+{
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t taps = taps_of(p), tiles = fc_ceil_div(item->pixels, k->pixels);
+    const ptrdiff_t panel = vector / FC_CHANNEL_VECTORS, within = vector % FC_CHANNEL_VECTORS * k->lanes;
+    job block = *item;
+    t->w_step = width;
+    for (ptrdiff_t c = 0; c < p->icg; c += t->channels) {
+        t->channels = fc_min(p->k_block, p->icg - c);
+        t->first = c == 0;
+        t->last = c + t->channels == p->icg;
+        block.x = fc_at(p, item->x, c * t->x_step);
+        if (p->packed) {
+            t->w = fc_at(p, item->b->w, panel_offset(p, item->group, panel) + c * taps * width + within);
+        } else {
+            t->w = item->weights;
+            pack_block(p, item->b->w, item->group, vector, t->vectors, c, t->channels, item->weights, width);
+        }
+        for (ptrdiff_t tile = 0; tile < tiles; tile++) {
+            place_pixels(p, &block, fc_share(item->pixels, tile, tiles), fc_share(item->pixels, tile + 1, tiles), width,
+                         t);
+            k->channel_tile(t);
+        }
+    }
+}
+
+static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vectors)
+{
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t oc = vector * k->lanes, channels = fc_min(vectors * k->lanes, p->ocg - oc);
+    const ptrdiff_t width = p->packed ? panel_width(p, vector / FC_CHANNEL_VECTORS) : vectors * k->lanes;
+    j->y = fc_y_row(p, j->b, j->group, oc);
+    fc_channel_tile t = { .taps = taps_of(p),
+                          .x_step = j->x_step,
+                          .tap = taps_of(p) > 1 ? j->tap : NULL,
+                          .vectors = vectors,
+                          .lanes = (int)(channels - (vectors - 1) * k->lanes),
+                          .bias = fc_bias_row(p, j->b, j->group, oc) };
+    if (in_rows(p)) {
+        t.channels = p->icg;
+        t.w_step = p->problem.w_stride[0];
+        t.w = fc_at(p, j->b->w, (j->group * p->ocg + oc) * t.w_step);
+        place_pixels(p, j, 0, j->pixels, width, &t);
+        k->channel_rows(&t);
+    } else {
+        run_blocks(p, j, vector, width, &t);
+    }
+    activate(p, j, width, channels);
+    if (!in_y(p)) store_transposed(p, j, width, channels);
+}
+
+static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item, void *workspace)
+{
+    const rooms room = rooms_of(p);
+    const ptrdiff_t block = item % p->row_blocks, rest = item / p->row_blocks, group = rest % p->problem.groups;
+    const region r = region_of(p, rest / p->problem.groups);
+    const ptrdiff_t *xs = p->problem.x_stride;
+    view v = { .size = { 0 } };
+    const void *x = fc_at(p, b->x, r.first[0] * xs[FC_N] + group * p->icg * xs[FC_C]);
+    if (padded(&p->problem)) {
+        void *box = (char *)workspace + room.box;
+        v = box_of(p, r.n);
+        fill_box(p, &r, &v, x, box);
+        x = box;
+    } else {
+        memcpy(v.stride, xs, sizeof v.stride);
+        for (int axis = 0; axis < FC_SPATIAL; axis++)
+            x = fc_at(p, x, (r.first[1 + axis] * p->problem.stride[axis] - p->problem.pad[axis]) * xs[2 + axis]);
+    }
+    pixel *at = (void *)((char *)workspace + room.pixels);
+    ptrdiff_t *tap = (void *)((char *)workspace + room.taps);
+    list_pixels(p, &r, &v, at);
+    list_taps(p, &v, tap);
+    job j = { b,
+              group,
+              r.pixels,
+              at,
+              tap,
+              x,
+              v.stride[FC_C],
+              (char *)workspace + room.weights,
+              (char *)workspace + room.sums,
+              NULL };
+    const ptrdiff_t vectors = vectors_of(p), end = fc_share(vectors, block + 1, p->row_blocks);
+    for (ptrdiff_t next, vector = fc_share(vectors, block, p->row_blocks); vector < end; vector = next) {
+        next = fc_min(vector - vector % FC_CHANNEL_VECTORS + FC_CHANNEL_VECTORS, end);
+        run_panel(p, &j, vector, (int)(next - vector));
+    }
+}
+
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+                     double deadline)
+{
+    while (item < end) {
+        run_item((const fc_conv_plan *)work, b, item++, workspace);
+        if (fc_late(deadline)) break;
+    }
+    return item;
+}
+
+/* weights_of is for transposed convolutions alone */
+const fc_algo fc_algo_channels = { "channels", "highest", cannot, should_not, book, pack, run, NULL };
