@@ -21,6 +21,8 @@ def prepare(name: str, problem: Problem, x: np.ndarray, *parameters: np.ndarray)
     ways = CONV if problem.is_conv else POOL
     if name not in ways:
         raise ValueError(f"cannot: {name} is not a way to compute {problem.op}")
+    if not problem.plain:
+        raise ValueError(f"cannot: {name} is written for ordinary two-dimensional problems")
     return lambda: ways[name](problem, x, *parameters)
 
 

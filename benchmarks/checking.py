@@ -34,7 +34,7 @@ def expected(problem: Problem | Call, dtype: str) -> tuple[np.ndarray, np.ndarra
         return _expected_of_call(problem, dtype)
     inputs = arrays(problem, dtype)
     right = _reference(problem, inputs)
-    if problem.op == "max_pool2d":
+    if "max" in problem.op:
         return right, np.zeros(right.shape)
     magnitudes = _reference(problem, [None if a is None else np.abs(a) for a in inputs])
     return right, rounding(problem.terms, dtype, magnitudes)
@@ -54,6 +54,8 @@ def _expected_of_call(call: Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 def at_positions(problem: Problem | Call, y: np.ndarray) -> np.ndarray:
     """The elements of a result that are compared."""
+    if isinstance(problem, Problem) and problem.nhwc:
+        y = np.moveaxis(y, -1, 1)
     if y.shape != problem.output_shape:
         raise OutsideTheBound(f"{problem}: the result's shape is {y.shape}")
     return y[tuple(positions(y.shape).T)]
@@ -70,17 +72,9 @@ def rounding(terms: int, dtype: str, magnitudes: np.ndarray) -> np.ndarray:
 
 
 def _reference(p: Problem, inputs) -> np.ndarray:
-    if p.is_conv:
-        options = {"positions": positions(p.output_shape), "sum_dtype": np.longdouble}
-        y = reference.conv2d(*inputs, (p.sh, p.sw), (p.ph, p.pw), 1, p.groups, **options)
-    else:
-        y = at_positions(p, pool(reference, p, *inputs))
-    return y.astype(np.longdouble)
-
-
-def pool(library, p: Problem, x: np.ndarray) -> np.ndarray:
-    """The pooling of a problem by fastconv or by its reference."""
-    window = (p.kh, p.kw), (p.sh, p.sw), (p.ph, p.pw)
-    if p.op == "max_pool2d":
-        return library.max_pool2d(x, *window, 1, bool(p.ceil))
-    return library.avg_pool2d(x, *window, bool(p.ceil))
+    x, *parameters = inputs
+    if p.nhwc:
+        x = np.moveaxis(x, -1, 1)
+    options = {"positions": positions(p.output_shape), "sum_dtype": np.longdouble}
+    y = getattr(reference, p.op)(x, *parameters, *p.arguments, **(options if p.is_conv else {}))
+    return (y if p.is_conv else y[tuple(positions(y.shape).T)]).astype(np.longdouble)

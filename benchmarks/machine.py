@@ -1,11 +1,17 @@
 """What this machine can do, measured: the limits that the report's per cent refer to."""
 
+import datetime
 import functools
+import os
+import platform
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
+import fastconv
+from benchmarks.problems import DTYPES
 from fastconv import _core
 
 TRIAL = 0.005
@@ -13,10 +19,36 @@ TRIALS = 5
 CALL_HIDES_BELOW = 1 << 15
 
 
+def limit(problem, dtype: str, threads: int) -> tuple[str, float]:
+    """The roofline: which of the machine's limits is the longer, and its seconds."""
+    return max(
+        ("FMA", problem.flops / fma_peak(dtype, threads)),
+        ("copy", copy_seconds(problem.nbytes(dtype), threads)),
+        key=lambda limit: limit[1],
+    )
+
+
+def facts() -> dict:
+    """What a result must say about where and when it was measured."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text("utf-8").splitlines() if cpus.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": names[0] if names else platform.processor(),
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "fastconv": fastconv.__version__,
+        "isas": fastconv.isas(),
+    }
+
+
 @functools.cache
 def fma_peak(dtype: str, threads: int) -> float:
     """Fused multiply-adds from registers, in FLOP/s: the best of some trials."""
-    return max(_core.fma_peak(np.dtype(dtype).char, threads) for _ in range(TRIALS)) * 1e9
+    return max(_core.fma_peak(np.dtype(DTYPES[dtype]).char, threads) for _ in range(TRIALS)) * 1e9
 
 
 @functools.cache

@@ -3,14 +3,11 @@
 import contextlib
 import dataclasses
 import functools
-import time
 
 import fastconv
-from benchmarks import baselines, checking, machine, peers, workers
+from benchmarks import baselines, checking, machine, ours, peers, workers
 from benchmarks.functions import Call, parse
 from benchmarks.problems import Problem, arrays
-
-FULL_NAMES = {"f32": "float32", "f64": "float64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +50,7 @@ class Result:
     @property
     def limit(self) -> tuple[str, float]:
         """The roofline: which of the machine's limits is the longer, and its seconds."""
-        p, (dtype, threads) = self.case.problem, (self.case.dtype, self.case.threads)
-        return max(
-            ("FMA", p.flops / machine.fma_peak(FULL_NAMES[dtype], threads)),
-            ("copy", machine.copy_seconds(p.nbytes(dtype), threads)),
-            key=lambda limit: limit[1],
-        )
+        return machine.limit(self.case.problem, self.case.dtype, self.case.threads)
 
     def facts(self) -> dict:
         """What the JSON of pytest-benchmark keeps of this beside the times."""
@@ -128,7 +120,7 @@ def _run_here(case: Case, benchmark) -> str:
         call, took = _fastconv_call(case)
         values = checking.at_positions(case.problem, call())
         checking.compare(case.problem, case.dtype, values)
-        time.sleep(workers.SETTLED)
+        workers.settle()
         call()
         benchmark(call)
     return took
@@ -138,7 +130,8 @@ def _run_in_worker(case: Case, benchmark, seconds: float, rounds: int) -> bool:
     worker = workers.get(case.contender, case.threads)
     inexact = False
     try:
-        values, times = worker.measure(str(case.problem), case.dtype, seconds, rounds)
+        values = worker.ask("prepare", str(case.problem), case.dtype)
+        times = worker.ask("rounds", seconds, rounds)
         checking.compare(case.problem, case.dtype, values)
     except checking.OutsideTheBound:
         # A peer may trade accuracy for speed; the report marks it.
@@ -162,11 +155,10 @@ def _fastconv_call(case: Case):
         return p.run(fastconv, case.dtype), ""
     inputs = arrays(p, case.dtype)
     if not p.is_conv:
-        return lambda: checking.pool(fastconv, p, *inputs), ""
+        return ours.function(p, *inputs), ""
     forced = None if case.contender == "auto" else case.contender
-    arguments = *inputs, (p.sh, p.sw), (p.ph, p.pw), 1, p.groups
-    took = fastconv.explain(fastconv.conv2d, *arguments, algorithm=forced).algorithm
-    return lambda: fastconv.conv2d(*arguments, algorithm=forced), took
+    how = fastconv.explain(getattr(fastconv, p.op), *inputs, *p.arguments, algorithm=forced)
+    return ours.function(p, *inputs, algorithm=forced), how.algorithm
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.functions import Call, inputs_of
-from benchmarks.problems import Problem
+from benchmarks.problems import GLOBAL_POOLS, Problem
 
 Run = Callable[[], np.ndarray]
 
@@ -22,19 +22,66 @@ def installed() -> list[str]:
 
 def torch(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
     """PyTorch eager."""
+    torch, image, rest = _tensors(p, threads, x, *parameters)
+    if p.op in GLOBAL_POOLS:
+        pool = getattr(torch.nn.functional, p.op.replace("global", "adaptive") + "2d")
+        return _to_numpy(p, lambda: pool(image, 1))
+    call = getattr(torch.nn.functional, p.op)
+    return _to_numpy(p, lambda: call(image, *rest, *p.arguments))
+
+
+def onednn(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
+    """PyTorch with weights that oneDNN has put in its own order, as its compiler does."""
+    if not p.is_conv:
+        raise ValueError("cannot: there are no weights to prepare")
+    torch, image, (weight, bias) = _tensors(p, threads, x, *parameters)
+    shape, stride, padding, dilation = image.shape, p.stride, p.padding, p.dilation
+    if p.op == "conv2d" and not p.nhwc:
+        prepared = torch.ops.mkldnn_prepacked.conv2d_prepack(
+            weight, bias, stride, padding, dilation, p.groups, shape, "none"
+        )
+        return _to_numpy(p, lambda: torch.ops.mkldnn_prepacked.conv2d_run(image, prepared))
+    # These ops know two and three axes, and their results lie channels last in memory.
+    if p.axes == 1:
+        image, weight, shape = image[:, :, None], weight[:, :, None], (*shape[:2], 1, shape[2])
+        stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
+    extra = (0,) * (len(stride) - p.axes) + p.output_padding
+    ops = torch.ops.mkldnn
+    if p.transposed:
+        sizes = padding, extra, stride, dilation, p.groups
+        prepared = ops._reorder_convolution_transpose_weight(weight, *sizes, shape)
+        run = ops._convolution_transpose_pointwise
+    else:
+        sizes = padding, stride, dilation, p.groups
+        prepared = ops._reorder_convolution_weight(weight, *sizes, shape)
+        run = ops._convolution_pointwise
+
+    def call():
+        y = run(image, prepared, bias, *sizes, "none", [], "")
+        y = y[:, :, 0] if p.axes == 1 else y
+        return y if p.nhwc else y.contiguous()
+
+    return _to_numpy(p, call)
+
+
+def _tensors(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray):
+    """torch, the image channels first (if in NHWC, as a view), weight and bias."""
     import torch
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     image, *rest = (None if a is None else torch.from_numpy(a) for a in (x, *parameters))
-    kernel, stride, pad = (p.kh, p.kw), (p.sh, p.sw), (p.ph, p.pw)
-    f = torch.nn.functional
-    calls = {
-        "conv2d": lambda: f.conv2d(image, *rest, stride, pad, 1, p.groups),
-        "max_pool2d": lambda: f.max_pool2d(image, kernel, stride, pad, 1, bool(p.ceil)),
-        "avg_pool2d": lambda: f.avg_pool2d(image, kernel, stride, pad, bool(p.ceil)),
-    }
-    return lambda: calls[p.op]().numpy()
+    if p.nhwc:
+        image = image.movedim(-1, 1)
+        if rest and p.axes == 2:
+            rest[0] = rest[0].contiguous(memory_format=torch.channels_last)
+    return torch, image, rest
+
+
+def _to_numpy(p: Problem, call) -> Run:
+    if p.nhwc:
+        return lambda: call().movedim(1, -1).numpy()
+    return lambda: call().numpy()
 
 
 def torch_function(call: Call, threads: int, dtype: str) -> Run:
@@ -65,15 +112,58 @@ def onnxruntime(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray
     return lambda: session.run(None, {"x": x})[0]
 
 
+def openvino(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
+    """The same model, compiled for one request at a time; a new array takes the result."""
+    import openvino
+
+    if x.dtype != np.float32:
+        raise ValueError("cannot: its CPU plugin computes in float32")
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(onnx_model(p, x, *parameters)), "CPU", options)
+    request = model.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+    shape = tuple(model.output(0).shape)
+
+    def run():
+        y = np.empty(shape, np.float32)
+        request.set_output_tensor(openvino.Tensor(y, shared_memory=True))
+        request.infer(share_outputs=True)
+        return y
+
+    return run
+
+
+def filter2d(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
+    """OpenCV's filter2D: an image and a filter for each output channel."""
+    import cv2
+
+    fits = p.plain and p.is_conv and p.groups == p.ic and p.batch == p.sh == p.sw == 1
+    if not fits or p.bias or p.kernel != tuple(2 * pad + 1 for pad in p.padding):
+        raise ValueError("cannot: it filters planes one by one, with zeros around them")
+    cv2.setNumThreads(threads)
+    kernels = parameters[0][:, 0]
+    sources = np.arange(p.oc) * p.groups // p.oc
+    border = cv2.BORDER_CONSTANT
+
+    def run():
+        y = np.empty(p.output_shape, x.dtype)
+        for plane, source, kernel in zip(y[0], sources, kernels, strict=True):
+            cv2.filter2D(x[0, source], -1, kernel, plane, borderType=border)
+        return y
+
+    return run
+
+
 def opencv(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
-    """filter2D where there is one channel, the dnn module elsewhere."""
+    """OpenCV's dnn module."""
     import cv2
 
     cv2.setNumThreads(threads)
-    if p.is_conv and p.ic == p.oc == p.batch == p.sh == p.sw == 1 and p.kh == 2 * p.ph + 1:
-        image, kernel = x[0, 0], parameters[0][0, 0]
-        border = cv2.BORDER_CONSTANT
-        return lambda: cv2.filter2D(image, -1, kernel, borderType=border)[None, None]
     if x.dtype != np.float32:
         raise ValueError("cannot: its dnn module computes in float32")
     net = cv2.dnn.readNetFromONNX(np.frombuffer(onnx_model(p, x, *parameters), np.uint8))
@@ -90,6 +180,8 @@ def scipy(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> R
     import scipy.fft
     from scipy import ndimage
 
+    if not p.plain:
+        raise ValueError("cannot: written for ordinary two-dimensional problems")
     _, _, oh, ow = p.output_shape
     fill = -np.inf if p.op == "max_pool2d" else 0
     below, right = (oh - 1) * p.sh + p.kh - p.ih - p.ph, (ow - 1) * p.sw + p.kw - p.iw - p.pw
@@ -142,32 +234,64 @@ def onnx_model(p: Problem, x: np.ndarray, *parameters: np.ndarray) -> bytes:
         raise ValueError("cannot: the model needs the onnx package") from None
 
     element = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
-    arrays = {f"p{i}": a for i, a in enumerate(parameters) if a is not None}
-    attributes = {"pads": [p.ph, p.pw] * 2, "strides": [p.sh, p.sw], "kernel_shape": [p.kh, p.kw]}
-    attributes |= {
-        "conv2d": {"group": p.groups},
-        "max_pool2d": {"ceil_mode": p.ceil},
-        "avg_pool2d": {"ceil_mode": p.ceil, "count_include_pad": 1},
-    }[p.op]
-    node = onnx.helper.make_node(ONNX_OPS[p.op], ["x", *arrays], ["y"], **attributes)
+    constants = {f"p{i}": a for i, a in enumerate(parameters) if a is not None}
+    node = onnx.helper.make_node(ONNX_OPS[p.op], ["x", *constants], ["y"], **_attributes(p))
+    nodes, shape = [node], p.output_shape
+    if p.nhwc:
+        first, last = [0, p.axes + 1, *range(1, p.axes + 1)], [0, *range(2, p.axes + 2), 1]
+        node.input[0], node.output[0] = "first", "last"
+        before = onnx.helper.make_node("Transpose", ["x"], ["first"], perm=first)
+        after = onnx.helper.make_node("Transpose", ["last"], ["y"], perm=last)
+        nodes, shape = [before, node, after], [shape[i] for i in last]
     graph = onnx.helper.make_graph(
-        [node],
+        nodes,
         "problem",
         [onnx.helper.make_tensor_value_info("x", element, x.shape)],
-        [onnx.helper.make_tensor_value_info("y", element, p.output_shape)],
-        [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items()],
+        [onnx.helper.make_tensor_value_info("y", element, shape)],
+        [onnx.numpy_helper.from_array(a, name) for name, a in constants.items()],
     )
     # Old enough for every peer's reader, new enough for all that is used here.
     opsets = [onnx.helper.make_opsetid("", 13)]
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
+def _attributes(p: Problem) -> dict:
+    """ONNX's words for the sizes of a problem."""
+    if p.op in GLOBAL_POOLS:
+        return {}
+    sizes = {"kernel_shape": p.kernel, "strides": p.stride, "pads": p.padding * 2}
+    if p.is_conv:
+        sizes |= {"group": p.groups, "dilations": p.dilation}
+        return sizes | ({"output_padding": p.output_padding} if p.transposed else {})
+    sizes["ceil_mode"] = p.ceil
+    return sizes | ({"dilations": p.dilation} if "max" in p.op else {"count_include_pad": 1})
+
+
 def _plus(y: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     return y if bias is None else y + bias[:, None, None]
 
 
-PEERS = {"torch": torch, "onnxruntime": onnxruntime, "opencv": opencv, "scipy": scipy}
-MODULES = {"torch": "torch", "onnxruntime": "onnxruntime", "opencv": "cv2", "scipy": "scipy"}
-ONNX_OPS = {"conv2d": "Conv", "max_pool2d": "MaxPool", "avg_pool2d": "AveragePool"}
+PEERS = {
+    "torch": torch,
+    "onednn": onednn,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "filter2d": filter2d,
+    "opencv": opencv,
+    "scipy": scipy,
+}
+MODULES = {name: name for name in PEERS} | {
+    "onednn": "torch",
+    "filter2d": "cv2",
+    "opencv": "cv2",
+}
+ONNX_OPS = {"global_avg_pool": "GlobalAveragePool", "global_max_pool": "GlobalMaxPool"}
+for _axes in "123":
+    ONNX_OPS |= {
+        f"conv{_axes}d": "Conv",
+        f"conv_transpose{_axes}d": "ConvTranspose",
+        f"max_pool{_axes}d": "MaxPool",
+        f"avg_pool{_axes}d": "AveragePool",
+    }
 # A pair of channels is a transform of a plane; 64 x 64 of them take about 0.1 s.
 MOST_TRANSFORMS = 64 * 64

@@ -9,7 +9,8 @@ import numpy as np
 
 from benchmarks import machine, peers, workers
 from benchmarks.functions import Call
-from benchmarks.measure import FULL_NAMES, Result
+from benchmarks.measure import Result
+from benchmarks.problems import DTYPES
 
 Row = dict[str, Result]  # a contender each, "auto" first
 NONE = "-"
@@ -35,15 +36,15 @@ def _tables(results: list[Result]) -> Iterator[tuple[str, list[Row]]]:
         table = tables[result.suite, case.dtype, case.threads]
         table.setdefault(str(case.problem), {})[case.contender] = result
     for (suite, dtype, threads), rows in tables.items():
-        title = f"{suite}, {FULL_NAMES[dtype]}, {threads} thread{'s' * (threads > 1)}"
+        title = f"{suite}, {np.dtype(DTYPES[dtype])}, {threads} thread{'s' * (threads > 1)}"
         yield title, list(rows.values())
 
 
 def _how_to_read(results: list[Result]) -> str:
     settings = sorted({(r.case.dtype, r.case.threads) for r in results})
     lines = [
-        f"FMA peak, {FULL_NAMES[dtype]}, {threads} threads: "
-        f"{machine.fma_peak(FULL_NAMES[dtype], threads) / 1e9:.0f} GF/s"
+        f"FMA peak, {np.dtype(DTYPES[dtype])}, {threads} threads: "
+        f"{machine.fma_peak(dtype, threads) / 1e9:.0f} GF/s"
         for dtype, threads in settings
     ]
     return "\n".join(
@@ -64,7 +65,7 @@ def _speeds(title: str, rows: list[Row]) -> str:
     if any(plus for _, plus, _ in halves):
         heads.append(["", *(plus + second for _, plus, second in halves)])
     lines = [[_label(row), *(_cell(row.get(name)) for name in contenders)] for row in rows]
-    return _align(heads, lines)
+    return align(heads, lines)
 
 
 def _against_peers(rows: list[Row]) -> str:
@@ -75,7 +76,7 @@ def _against_peers(rows: list[Row]) -> str:
         cells = [_cell(row.get(name)) for name in ("auto", *contenders)]
         ratio = _ratio(row, contenders)
         lines.append([_label(row), *cells, f"{ratio:.2f}x" if ratio else NONE])
-    return _align([head], lines)
+    return align([head], lines)
 
 
 def _summary(results: list[Result]) -> str:
@@ -90,7 +91,7 @@ def _summary(results: list[Result]) -> str:
                 mean = statistics.geometric_mean(ratios.values())
                 least = f"{ratios[worst]:.2f}x"
                 lines.append([f"{title}: {name}", f"{mean:.2f}x", least, f"  {worst}"])
-    return _align([["auto's speed over", "mean", "least", "  at"]], lines, last_left=True)
+    return align([["auto's speed over", "mean", "least", "  at"]], lines, last_left=True)
 
 
 def _reasons(results: list[Result]) -> Iterator[str]:
@@ -144,7 +145,7 @@ def _ratio(row: Row, contenders: Iterable[str]) -> float | None:
     return min(times) / auto if times and auto else None
 
 
-def _align(heads: list[list[str]], lines: list[list[str]], last_left: bool = False) -> str:
+def align(heads: list[list[str]], lines: list[list[str]], last_left: bool = False) -> str:
     """Columns as wide as their widest cell: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*heads, *lines, strict=True)]
     rendered = []

@@ -1,9 +1,10 @@
 """One process a contender and thread count, kept for the session: it builds, checks out and times.
 
-The parent sends (problem's name, element type, seconds, rounds); the worker answers with the
-result at the problem's positions and the seconds of every round, or with why it cannot.
+The parent sends the name of one of `Bench`'s methods and its arguments; the worker answers with
+what it returns, or with why it cannot.
 """
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import baselines, peers
+from benchmarks import baselines, ours, peers
 from benchmarks.checking import at_positions
 from benchmarks.functions import Call, parse
 from benchmarks.problems import Problem, arrays
@@ -23,9 +24,16 @@ ROOT = Path(__file__).parents[1]
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # A slow contender is not measured more often for being slow.
 PATIENCE = 10
-# Seconds until the idle threads of the process measured before stop spinning: OpenMP's wait some
-# milliseconds for more work, and on as many cores as threads they would halve the next one's speed.
-SETTLED = 0.02
+# Idle threads of a process measured before spin for some milliseconds, as OpenMP's wait for more
+# work; on as many cores as threads they would halve the next one's speed. A process is settled
+# when it has used less than a tenth of NAP seconds in as long; the last resort is SETTLED.
+NAP = 0.001
+SETTLED = 0.1
+# Calls in a row, at most; and the share of them that runs before the clock starts.
+MOST_CALLS = 1 << 14
+WARMING = 8
+# Bytes, more than the last cache that a core sees of the CPUs we know.
+EVICTING = 64 << 20
 
 
 class Worker:
@@ -43,21 +51,33 @@ class Worker:
             stderr=subprocess.DEVNULL,
         )
 
-    def measure(self, *request) -> tuple[np.ndarray, list[float]]:
-        """The values at the positions and the times of the rounds. ValueError: it cannot."""
+    def send(self, *request) -> None:
+        """The name of a method of Bench, and its arguments. One at a time: then `receive`."""
         try:
             pickle.dump(request, self.process.stdin)
             self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # receive says so
+
+    def receive(self):
+        """What the method returned. ValueError: it cannot."""
+        try:
             answer = pickle.load(self.process.stdout)
-        except (BrokenPipeError, EOFError):
+        except EOFError:
             raise ValueError(f"cannot: its process ended with {self.process.wait()}") from None
         if isinstance(answer, str):
             raise ValueError(answer)
         return answer
 
+    def ask(self, *request):
+        """send and receive."""
+        self.send(*request)
+        return self.receive()
+
     def close(self) -> None:
         """End the process by ending its input."""
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
@@ -66,9 +86,9 @@ _workers: dict[tuple[str, int], Worker] = {}
 
 
 def get(contender: str, threads: int) -> Worker:
-    """The worker of this contender, started at its first use."""
+    """The worker of this contender, started at its first use and when it has died."""
     key = contender, threads
-    if key not in _workers:
+    if key not in _workers or _workers[key].process.poll() is not None:
         _workers[key] = Worker(*key)
     return _workers[key]
 
@@ -84,7 +104,7 @@ def version(contender: str) -> str:
     """What a peer calls its version, asked without importing it into this process."""
     code = f"import {peers.MODULES[contender]} as m; print(m.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "?"
+    return done.stdout.strip().partition("-")[0] or "?"
 
 
 def _prepare(contender: str, problem: Problem | Call, threads: int, dtype: str):
@@ -93,39 +113,100 @@ def _prepare(contender: str, problem: Problem | Call, threads: int, dtype: str):
             return problem.run(reference, dtype)
         return peers.torch_function(problem, threads, dtype)
     inputs = arrays(problem, dtype)
+    if contender in ours.OURS:
+        return ours.OURS[contender](problem, *inputs)
     if contender in peers.PEERS:
         return peers.PEERS[contender](problem, threads, *inputs)
     return baselines.prepare(contender, problem, *inputs)
 
 
-def _measure(contender: str, threads: int, name: str, dtype: str, seconds: float, rounds: int):
-    problem = parse(name)
-    run = _prepare(contender, problem, threads, dtype)
-    y = run()
-    values = at_positions(problem, np.asarray(y))
-    time.sleep(SETTLED)
-    run()
-    times = []
-    spent = 0.0
-    while spent < seconds or (len(times) < rounds and spent < PATIENCE * seconds):
+def settle() -> None:
+    """Return when no thread of this process is busy any more."""
+    end = time.monotonic() + SETTLED
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(NAP)
+        if time.process_time() - before < 0.1 * NAP:
+            return
+
+
+class Bench:
+    """What a worker can be asked for. Whoever times others next finds it settled."""
+
+    def __init__(self, contender: str, threads: int) -> None:
+        self.contender, self.threads = contender, threads
+        self.run = self.evicting = None
+
+    def prepare(self, name: str, dtype: str) -> np.ndarray:
+        """Build the call; the values of its result at the problem's positions."""
+        self.run = None  # let go of what the last one held
+        problem = parse(name)
+        self.run = _prepare(self.contender, problem, self.threads, dtype)
+        self.inputs = () if isinstance(problem, Call) else arrays(problem, dtype)
+        values = at_positions(problem, np.asarray(self.run()))
+        settle()
+        return values
+
+    def calls(self, seconds: float) -> int:
+        """How many take so long, or one."""
+        count = 1
+        while (took := self._loop(count)) < seconds / 4 and count < MOST_CALLS:
+            count *= 2
+        settle()
+        return max(1, round(count * seconds / took))
+
+    def time(self, calls: int) -> float:
+        """Seconds a call, the mean of so many in a row, after some that wake threads and caches."""
+        self._loop(1 + calls // WARMING)
+        seconds = self._loop(calls) / calls
+        settle()
+        return seconds
+
+    def _loop(self, calls: int) -> float:
+        run = self.run
         start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-        spent += times[-1]
-    return values, times
+        for _ in range(calls):
+            run()
+        return time.perf_counter() - start
+
+    def cold(self) -> float:
+        """Seconds of one call whose weights have left the caches, with its image in them."""
+        if self.evicting is None:
+            self.evicting = np.zeros(EVICTING, np.uint8)
+        self.evicting += 1
+        self.inputs[0].max()
+        start = time.perf_counter()
+        self.run()
+        seconds = time.perf_counter() - start
+        settle()
+        return seconds
+
+    def rounds(self, seconds: float, rounds: int) -> list[float]:
+        """The seconds of each call, until so many have passed in all."""
+        self.run()
+        times: list[float] = []
+        spent = 0.0
+        while spent < seconds or (len(times) < rounds and spent < PATIENCE * seconds):
+            start = time.perf_counter()
+            self.run()
+            times.append(time.perf_counter() - start)
+            spent += times[-1]
+        settle()
+        return times
 
 
 def _serve(contender: str, threads: int) -> None:
     # Libraries print; the answers get a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    bench = Bench(contender, threads)
     while True:
         try:
-            request = pickle.load(sys.stdin.buffer)
+            method, *arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            answer = _measure(contender, threads, *request)
+            answer = getattr(bench, method)(*arguments)
         except Exception as error:  # whatever a library raises is its way to say that it cannot
             line = str(error).strip().partition("\n")[0]
             answer = line if line.startswith("cannot") else f"{type(error).__name__}: {line}"
