@@ -6,7 +6,6 @@ README.md beside this file says what is measured, how, and how to read the table
 import argparse
 import json
 import os
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,31 +18,41 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 import fastconv
-from benchmarks import checking, machine, peers, problems, standings, workers
-from benchmarks.ours import OURS
+from benchmarks import contest, drawing, machine, peers, problems, standings, workers
 from benchmarks.problems import Layer
 
 TYPES = {"float32": "f32", "float64": "f64"}
+README = ROOT / "README.md"
 PEERS = ["torch", "onednn", "onnxruntime", "openvino", "filter2d"]
-# A round lasts so many seconds, or one call.
-ROUND = 0.004
-COLD_ROUNDS = 3
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure what the options ask for, or load it; then report, in all ways asked for."""
     options = _options(arguments)
-    if options.load:
-        documents = [json.loads(path.read_text("utf-8")) for path in options.load]
-        rows = [standings.Row.from_json(row) for each in documents for row in each["rows"]]
-        facts = documents[0]["facts"]
-    else:
-        rows, facts = _measured(options)
-    print(_heading(facts))
-    print(standings.text(rows, options.rows))
+    rows, facts = _loaded(options.load) if options.load else _measured(options)
+    print("", _conditions(facts), standings.text(rows, options.rows), sep="\n\n")
     if options.json:
-        document = {"facts": facts, "rows": [row.as_json() for row in rows]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        _write(options.json, rows, facts)
+    if options.plot:
+        drawing.plot(rows, options.plot)
+    if options.readme:
+        command = " ".join(["python benchmarks/compare.py", *(arguments or sys.argv[1:])])
+        below = f"{standings.HOW_TO_READ}\n\n```sh\n{command}\n```"
+        standings.write_readme(README, rows, _conditions(facts), below)
+
+
+def _loaded(paths: list[Path]) -> tuple[list[standings.Row], dict]:
+    """The rows of earlier runs; of equal ones the last counts."""
+    documents = [json.loads(path.read_text("utf-8")) for path in paths]
+    rows = [standings.Row.from_json(row) for each in documents for row in each["rows"]]
+    unique = {(row.set, row.dtype, row.threads, row.problem): row for row in rows}
+    return list(unique.values()), documents[-1]["facts"]
+
+
+def _write(path: Path, rows: list[standings.Row], facts: dict) -> None:
+    """JSON, a line a layer."""
+    lines = ",\n".join(json.dumps(row.as_json()) for row in rows)
+    path.write_text(f'{{"facts": {json.dumps(facts)},\n"rows": [\n{lines}\n]}}\n', "utf-8")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -73,7 +82,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         help="at most N layers a set, drawn by how many models have them; 0: all (default 24)",
     )
     add("--seed", type=int, default=0, help="of the sample")
-    add("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    counts = sorted({1, min(2, fastconv.get_num_threads())})
+    add("--threads", nargs="+", type=int, default=counts, metavar="N", help="default 1 2")
     add("--dtype", nargs="+", choices=TYPES, default=["float32"])
     add("--isa", choices=fastconv.isas(), help="fastconv's; peers take what they like")
     add(
@@ -84,19 +94,21 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         default=[name for name in PEERS if name in peers.installed()],
         help="of " + ", ".join(peers.PEERS),
     )
-    add("--rounds", type=int, default=5, help="of which the median counts (default 5)")
+    add("--rounds", type=int, default=5, help="of which the best counts (default 5)")
     add("--no-cold", dest="cold", action="store_false", help="leave out the cold weights")
     add(
         "--quick", action="store_true", help="three layers a set, one thread count, no cold weights"
     )
     add("--rows", action="store_true", help="also print every layer")
     add("--json", type=Path, metavar="FILE", help="write all that was measured")
+    add("--plot", type=Path, metavar="FILE", help="draw it (SVG, PNG or PDF; needs matplotlib)")
+    add("--readme", action="store_true", help="write the table into README.md, between its marks")
     add("--load", nargs="+", type=Path, metavar="FILE", help="report such files; measure nothing")
     options = parser.parse_args(arguments)
     if options.quick:
         options.sample, options.rounds, options.cold = 3, 3, False
         options.threads = options.threads[-1:]
-    return options  # fmt: skip
+    return options
 
 
 def _measured(options: argparse.Namespace) -> tuple[list[standings.Row], dict]:
@@ -111,15 +123,18 @@ def _measured(options: argparse.Namespace) -> tuple[list[standings.Row], dict]:
         for threads in options.threads
         for layer in layers
     ]
+    how = {"peers": options.peers, "rounds": options.rounds, "cold": options.cold}
     rows = []
-    try:
-        with fastconv.using(isa=options.isa), tqdm(jobs, unit="layer", smoothing=0.05) as progress:
+    with fastconv.using(isa=options.isa), tqdm(jobs, unit="layer", smoothing=0.05) as progress:
+        try:
             for name, layer, dtype, threads in progress:
-                progress.set_postfix_str(f"{name}: {layer.problem.label}, {threads} threads")
-                rows.append(_contest(name, layer, dtype, threads, options))
-        return rows, _facts(options)
-    finally:
-        workers.close_all()
+                progress.set_postfix_str(f"{layer.problem.label}, {threads} threads")
+                rows.append(contest.hold(name, layer, dtype, threads, **how))
+        except KeyboardInterrupt:
+            progress.write("interrupted: what follows is what was measured so far")
+        finally:
+            workers.close_all()
+        return rows, _facts(options, rows)
 
 
 def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Layer]]]:
@@ -130,56 +145,23 @@ def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Layer]]]:
         yield name, problems.draw(layers, options.sample or len(layers), options.seed)
 
 
-def _contest(
-    name: str, layer: Layer, dtype: str, threads: int, options: argparse.Namespace
-) -> standings.Row:
-    """Everyone's times on one layer: prepared, compared with the reference, measured in turns."""
-    problem = layer.problem
-    team = {name: workers.get(name, threads) for name in [*OURS, *options.peers]}
-    entries = _prepared(team, problem, dtype)
-    able = [name for name, entry in entries.items() if not entry.why]
-    calls = {name: team[name].ask("calls", ROUND) for name in able}
-    turns = random.Random(problem.shape)
-    for _ in range(options.rounds):
-        for each in turns.sample(able, len(able)):
-            entries[each].rounds.append(team[each].ask("time", calls[each]))
-    for _ in range(COLD_ROUNDS if options.cold else 0):
-        for each in turns.sample(able, len(able)):
-            entries[each].cold.append(team[each].ask("cold"))
-    limit, floor = machine.limit(problem, dtype, threads)
-    return standings.Row(name, problem, layer.count, dtype, threads, limit, floor, entries)
-
-
-def _prepared(team: dict, problem: problems.Problem, dtype: str) -> dict[str, standings.Entry]:
-    """Everyone's call built and checked. All at once, for nothing is timed here."""
-    entries = {name: standings.Entry() for name in team}
-    for worker in team.values():
-        worker.send("prepare", str(problem), dtype)
-    for name, worker in team.items():
-        try:
-            checking.compare(problem, dtype, worker.receive())
-        except checking.OutsideTheBound:
-            if name in OURS:
-                raise
-            entries[name].inexact = True
-        except ValueError as error:
-            entries[name].why = str(error).removeprefix("cannot: ")
-    return entries
-
-
-def _facts(options: argparse.Namespace) -> dict:
+def _facts(options: argparse.Namespace, rows: list[standings.Row]) -> dict:
     """Where, when and with what."""
-    return machine.facts() | {
-        "isa": options.isa or fastconv.isas()[0],
-        "versions": {name: workers.version(name) for name in options.peers},
+    peaks = {
+        f"{dtype}, {threads}": machine.fma_peak(dtype, threads) / 1e9
+        for dtype, threads in sorted({(row.dtype, row.threads) for row in rows})
     }
+    versions = {name: workers.version(name) for name in options.peers}
+    return machine.facts() | {"versions": versions, "fma_peak": peaks}
 
 
-def _heading(facts: dict) -> str:
+def _conditions(facts: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    peaks = ", ".join(f"{peak:.0f} GF/s ({of})" for of, peak in facts["fma_peak"].items())
     return (
-        f"\n{facts['cpu']}, {facts['cpus']} CPUs, {facts['isa']}, {facts['date']}\n"
-        f"fastconv {facts['fastconv']}, NumPy {facts['numpy']}, {versions}\n"
+        f"{facts['date']}, {facts['cpu']}, {facts['cpus']} CPUs, {facts['isa']}. "
+        f"FMA peak by element type and threads: {peaks}.\n"
+        f"fastconv {facts['fastconv']}, NumPy {facts['numpy']}, {versions}."
     )
 
 

@@ -41,7 +41,7 @@ def facts() -> dict:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "fastconv": fastconv.__version__,
-        "isas": fastconv.isas(),
+        "isa": _core.isa_rows()[_core.in_force()[0]],
     }
 
 

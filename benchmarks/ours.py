@@ -38,7 +38,11 @@ def _module(p: Problem, dtype: np.dtype) -> nn.Module:
     name = "".join(word.capitalize() for word in p.op.split("_"))  # conv_transpose2d
     make = getattr(nn, name)
     if not p.is_conv:
-        return make(*p.arguments) if "Max" not in name else make(*p.arguments[:4], False, p.ceil)
+        return (
+            make(*p.arguments)
+            if "Max" not in name
+            else make(*p.arguments[:-1], False, p.arguments[-1])
+        )
     options = {"output_padding": p.output_padding} if p.transposed else {}
     options |= {"stride": p.stride, "padding": p.padding, "dilation": p.dilation}
     options |= {"groups": p.groups, "bias": bool(p.bias), "dtype": dtype}

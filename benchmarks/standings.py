@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from benchmarks import ours, peers
 from benchmarks.problems import Problem
@@ -25,9 +26,8 @@ class Entry:
     inexact: bool = False
 
     def seconds(self, cold: bool = False) -> float | None:
-        """The median of the rounds."""
-        times = self.cold if cold else self.rounds
-        return statistics.median(times) if times else None
+        """The best round: whatever disturbs a computation makes it slower."""
+        return min(self.cold if cold else self.rounds, default=None)
 
 
 @dataclasses.dataclass
@@ -45,11 +45,13 @@ class Row:
     entries: dict[str, Entry]
 
     def as_json(self) -> dict:
-        """For `from_json`; the medians are there for other readers."""
+        """For `from_json`; some of it is for other readers alone."""
         p = self.problem
         plain = dataclasses.asdict(self) | {"problem": str(p), "flops": p.flops}
         for name, entry in plain["entries"].items():
             entry["seconds"] = self.entries[name].seconds()
+            for times in ("rounds", "cold"):
+                entry[times] = [float(f"{seconds:.4g}") for seconds in entry[times]]
         return plain
 
     @classmethod
@@ -150,8 +152,9 @@ def scaling(rows: list[Row], name: str) -> dict[tuple[str, str, int], list[tuple
     return found
 
 
-# The columns of the summary: title, how to show the figure.
+# The columns of the summary: title, and how to show the figure.
 _times = "{:.2f}".format
+_speed = "{:.2f}x".format
 _percent = "{:.0f}".format
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "layers": ("layers", str),
@@ -173,10 +176,7 @@ def summary_cells(rows: list[Row]) -> Iterator[tuple[str, list[str]]]:
         for contender in ours.OURS:
             if any(contender in row.entries for row in group):
                 found = figures(group, contender)
-                cells = [
-                    NONE if found[key] is None else show(found[key])
-                    for key, (_, show) in COLUMNS.items()
-                ]
+                cells = [_figure(found[key], show) for key, (_, show) in COLUMNS.items()]
                 yield [name, dtype, str(threads), contender, *cells]
 
 
@@ -203,7 +203,7 @@ def _every_row(key: Key, rows: list[Row]) -> str:
     lines = []
     for row in rows:
         cells = [_cell(row.entries.get(name)) for name in names]
-        ratios = [_shown(row.ratio(name), "{:.2f}x") for name in ours.OURS]
+        ratios = [_figure(row.ratio(name), _speed) for name in ours.OURS]
         best = max((row.percent(name) or 0 for name in ours.OURS), default=0)
         limit = f"{1e6 * row.floor:.1f}{'c' if row.limit == 'copy' else ' '}"
         lines.append([row.label, limit, *cells, *ratios, f"{best:.0f}"])
@@ -216,8 +216,8 @@ def _cell(entry: Entry | None) -> str:
     return f"{'!' if entry.inexact else ''}{1e6 * entry.seconds():.1f}"
 
 
-def _shown(value: float | None, form: str) -> str:
-    return NONE if value is None else form.format(value)
+def _figure(value: float | None, show: Callable[[float], str]) -> str:
+    return NONE if value is None else show(value)
 
 
 def _worst(rows: list[Row]) -> str:
@@ -232,7 +232,7 @@ def _worst(rows: list[Row]) -> str:
                 [
                     f"{name}, {dtype}, {threads} threads",
                     f"{row.ratio(contender):.2f}x",
-                    _shown(row.ratio("function"), "{:.2f}x"),
+                    _figure(row.ratio("function"), _speed),
                     f"{row.problem.flops / seconds / 1e9:.1f}",
                     f"{row.percent(contender):.0f}%{'c' if row.limit == 'copy' else ' '}",
                     f"{1e6 * seconds:.1f}",
@@ -283,3 +283,32 @@ def _reasons(rows: list[Row]) -> Iterator[str]:
     if wrong:
         lines = [f"  {name}, {len(names)} times, first {names[0]}" for name, names in wrong.items()]
         yield "\n".join(["Outside the rounding bound, so no rival:", *lines])
+
+
+# Where the README's table begins and ends.
+MARKS = "<!-- measured -->", "<!-- /measured -->"
+
+
+def write_readme(path: Path, rows: list[Row], text_before: str, text_after: str) -> None:
+    """Put the summary between the README's marks and leave the rest alone."""
+    before, begin, rest = path.read_text("utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise ValueError(f"{path} has no place for the table: {MARKS[0]} {MARKS[1]}")
+    new = "\n".join([begin, text_before, "", markdown(rows), "", text_after, end])
+    path.write_text(before + new + after, "utf-8")
+
+
+def markdown(rows: list[Row]) -> str:
+    """The summary as a table, layer and function in one cell."""
+    shown = {key: column for key, column in COLUMNS.items() if key != "layers"}
+    heads = ["set", "type", "threads", "layers", *(title for title, _ in shown.values())]
+    lines = [heads, ["---"] * len(heads)]
+    for (name, dtype, threads), group in groups(rows).items():
+        found = {own: figures(group, own) for own in ours.OURS}
+        cells = [
+            " / ".join(dict.fromkeys(_figure(found[own][key], show) for own in ours.OURS))
+            for key, (_, show) in shown.items()
+        ]
+        lines.append([name, dtype, str(threads), str(len(group)), *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

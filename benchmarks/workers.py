@@ -1,12 +1,17 @@
 """One process a contender and thread count, kept for the session: it builds, checks out and times.
 
+Between two answers it is stopped, as threads that wait for more work spin: ONNX Runtime's for 55 ms,
+OpenMP's for 9 ms here. On as many cores as threads they would halve the next one's speed.
+
 The parent sends the name of one of `Bench`'s methods and its arguments; the worker answers with
 what it returns, or with why it cannot.
 """
 
 import contextlib
+import ctypes
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -24,14 +29,12 @@ ROOT = Path(__file__).parents[1]
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # A slow contender is not measured more often for being slow.
 PATIENCE = 10
-# Idle threads of a process measured before spin for some milliseconds, as OpenMP's wait for more
-# work; on as many cores as threads they would halve the next one's speed. A process is settled
-# when it has used less than a tenth of NAP seconds in as long; the last resort is SETTLED.
-NAP = 0.001
-SETTLED = 0.1
-# Calls in a row, at most; and the share of them that runs before the clock starts.
+TRIALS, WAKING = 4, 0.03
+STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Calls in a row, at most; and how many of them one that warms up goes with.
 MOST_CALLS = 1 << 14
-WARMING = 8
+WARMING = 2
 # Bytes, more than the last cache that a core sees of the CPUs we know.
 EVICTING = 64 << 20
 
@@ -53,6 +56,7 @@ class Worker:
 
     def send(self, *request) -> None:
         """The name of a method of Bench, and its arguments. One at a time: then `receive`."""
+        self._signal(CONTINUE)
         try:
             pickle.dump(request, self.process.stdin)
             self.process.stdin.flush()
@@ -65,6 +69,7 @@ class Worker:
             answer = pickle.load(self.process.stdout)
         except EOFError:
             raise ValueError(f"cannot: its process ended with {self.process.wait()}") from None
+        self._signal(STOP)
         if isinstance(answer, str):
             raise ValueError(answer)
         return answer
@@ -74,8 +79,13 @@ class Worker:
         self.send(*request)
         return self.receive()
 
+    def _signal(self, number: int) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+
     def close(self) -> None:
         """End the process by ending its input."""
+        self._signal(CONTINUE)
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         self.process.wait()
@@ -120,18 +130,8 @@ def _prepare(contender: str, problem: Problem | Call, threads: int, dtype: str):
     return baselines.prepare(contender, problem, *inputs)
 
 
-def settle() -> None:
-    """Return when no thread of this process is busy any more."""
-    end = time.monotonic() + SETTLED
-    while time.monotonic() < end:
-        before = time.process_time()
-        time.sleep(NAP)
-        if time.process_time() - before < 0.1 * NAP:
-            return
-
-
 class Bench:
-    """What a worker can be asked for. Whoever times others next finds it settled."""
+    """What a worker can be asked for."""
 
     def __init__(self, contender: str, threads: int) -> None:
         self.contender, self.threads = contender, threads
@@ -144,22 +144,29 @@ class Bench:
         self.run = _prepare(self.contender, problem, self.threads, dtype)
         self.inputs = () if isinstance(problem, Call) else arrays(problem, dtype)
         values = at_positions(problem, np.asarray(self.run()))
-        settle()
         return values
 
-    def calls(self, seconds: float) -> int:
-        """How many take so long, or one."""
-        count = 1
-        while (took := self._loop(count)) < seconds / 4 and count < MOST_CALLS:
+    def calls(self, seconds: float) -> tuple[int, float]:
+        """How many take so long, at least one; and the seconds of one."""
+        count, took = 1, self._best(1)
+        while took < seconds / 4 and count < MOST_CALLS:
             count *= 2
-        settle()
-        return max(1, round(count * seconds / took))
+            took = self._best(count)
+        return max(1, round(count * seconds / took)), took / count
+
+    def _best(self, calls: int) -> float:
+        """Of some trials: Linux may let threads that wake up share a CPU for tens of milliseconds."""
+        end = time.perf_counter() + WAKING
+        took = self._loop(calls)
+        for _ in range(TRIALS):
+            if time.perf_counter() < end:
+                took = min(took, self._loop(calls))
+        return took
 
     def time(self, calls: int) -> float:
         """Seconds a call, the mean of so many in a row, after some that wake threads and caches."""
         self._loop(1 + calls // WARMING)
         seconds = self._loop(calls) / calls
-        settle()
         return seconds
 
     def _loop(self, calls: int) -> float:
@@ -178,7 +185,6 @@ class Bench:
         start = time.perf_counter()
         self.run()
         seconds = time.perf_counter() - start
-        settle()
         return seconds
 
     def rounds(self, seconds: float, rounds: int) -> list[float]:
@@ -191,11 +197,17 @@ class Bench:
             self.run()
             times.append(time.perf_counter() - start)
             spent += times[-1]
-        settle()
         return times
 
 
+def _end_with_the_parent() -> None:
+    """A process that is stopped does not see that its input has ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _serve(contender: str, threads: int) -> None:
+    _end_with_the_parent()
     # Libraries print; the answers get a descriptor of their own.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
