@@ -35,6 +35,15 @@ static inline void *fc_to(const fc_conv_plan *p, void *array, ptrdiff_t i)
 {
     return (char *)array + i * (ptrdiff_t)p->work.kernels->size;
 }
+static inline ptrdiff_t fc_gcd(ptrdiff_t a, ptrdiff_t b)
+{
+    while (b) {
+        const ptrdiff_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
 /* The i-th of n nearly equal shares of total. */
 static inline ptrdiff_t fc_share(ptrdiff_t total, ptrdiff_t i, ptrdiff_t n)
 {

@@ -1,13 +1,15 @@
-/* depthwise: groups of one input channel. Each channel's part of the image is copied once into a zero-padded strip in L1;
- * its output channels (the multiplier) are computed from there, vectors along rows. An item is one image channel by a band
- * of rows by a block of columns; channels run fastest, so that the geometry is worked out once for all of them. */
+/* depthwise: groups of one input channel, their output channels (the multiplier) one after another, vectors along rows.
+ * The image is read in place where its columns lie side by side and the taps of a row are few; else, and where weights
+ * are not finite, from a zero-padded strip. An item is one image channel by a band of rows by a block of columns;
+ * channels run fastest, so that the geometry is worked out once for all of them. */
 #include <string.h>
 #include "algos.h"
 
 enum {
     STRIP_BYTES = 96 << 10,
     COLUMNS = 64, /* vectors of one row in an item at most */
-    TABLE_BYTES = 512 << 10
+    TABLE_BYTES = 512 << 10,
+    TOGETHER = 16 /* channels from one look at the clock to the next */
 };
 
 static const char *cannot(const fc_conv_plan *p)
@@ -108,46 +110,94 @@ static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
     c->w_tap[0] = f->axis[1].taps * f->axis[2].taps;
 }
 
-/* Everything that stays the same from channel to channel. Where the strip takes few copies they are worked out once, and
- * its padding, which they do not touch, is zeroed once. */
-enum { COPIES = 4 };
+/* What the kernel reads, the image or a strip of it: output row r of the block, tap row th meet in row
+ * `row0 + r*row_j + th*row_t`, which may lie outside. */
+typedef struct view {
+    fc_depthwise d; /* of all rows and channels */
+    ptrdiff_t origin, row
+    , row0, row_j, row_t, rows;
+    ptrdiff_t every; /* rows of outputs so far apart share rows of the image */
+} view;
+
+/* Everything that stays the same from channel to channel. */
 typedef struct geometry {
     fc_phase f;
     fc_strip strip;
-    fc_strip_copy copy[COPIES];
-    int copies; /* or -1: more than COPIES */
-    ptrdiff_t *tap, *weight;
-    void *room, *image, *line;
-    int grid, in_place;
+    view image, padded;
+    int in_place; /* the image is read */
+    ptrdiff_t y; /* elements from a channel's first output to the block's */
+    ptrdiff_t *tap, *weight,
+        near[FC_DEPTHWISE_MASKED]; /* columns of taps in the strip; of weights; of taps in the image */
+    void *room, *copy, *line;
 } geometry;
 
-static void prepare_copies(const fc_conv_plan *p, geometry *g)
+static void view_image(const fc_conv_plan *p, geometry *g)
 {
-    g->copies = -1;
-    if (g->strip.copies > COPIES) return;
-    g->copies = 0;
-    for (ptrdiff_t i = 0; i < g->strip.copies; i++)
-        if (fc_strip_copy_of(p, &g->f, &g->strip, i, &g->copy[g->copies])) {
-            g->copy[g->copies].rows.to = fc_to(p, g->image, g->copy[g->copies].to);
-            g->copies++;
-        }
-    memset(g->image, 0, (size_t)g->strip.channel * p->work.kernels->size);
+    const fc_axis *d = &g->f.axis[FC_DEPTH], *h = &g->f.axis[FC_HEIGHT], *w = &g->f.axis[FC_WIDTH];
+    const ptrdiff_t *stride = p->problem.x_stride, id = d->in0 + g->strip.jd * d->in_step,
+                    ih = h->in0 + g->strip.jh0 * h->in_step, iw = w->in0 + g->strip.jw0 * w->in_step;
+    const fc_axis planes = { .n = d->taps, .size = d->size, .in0 = id, .in_step = d->tap_step };
+    g->in_place = g->f.taps && stride[FC_W] == 1 && w->taps <= FC_DEPTHWISE_MASKED &&
+                  (w->in_step == 1 || (w->in_step == 2 && w->tap_step == 1));
+    if (!g->in_place) return;
+    for (ptrdiff_t tw = 0; tw < w->taps; tw++) g->near[tw] = tw * w->tap_step;
+    g->image = (view)
+    {
+        .d = { .tap = g->near,
+               .x_plane = d->tap_step * stride[FC_D],
+               .step = w->in_step,
+               .first = -iw,
+               .end = w->size - iw },
+        .origin = id * stride[FC_D] + ih * stride[FC_H] + iw, .row
+        = stride[FC_H], .row0 = ih, .row_j = h->in_step, .row_t = h->tap_step, .rows = h->size
+    };
+    fc_valid(&planes, 0, &g->image.d.depth_first, &g->image.d.depth_end);
 }
 
-static void fill(const fc_conv_plan *p, geometry *g, const void *x)
+static void view_strip(geometry *g)
 {
-    if (g->copies < 0) {
-        fc_strip_fill(p, &g->f, &g->strip, x, 1, g->image);
-        return;
-    }
-    for (int i = 0; i < g->copies; i++) {
-        g->copy[i].rows.x = fc_at(p, x, g->copy[i].x);
-        p->work.kernels->pad_rows(&g->copy[i].rows);
-    }
+    const fc_strip *s = &g->strip;
+    for (ptrdiff_t tw = 0; tw < g->f.axis[FC_WIDTH].taps; tw++) g->tap[tw] = fc_strip_tap(&g->f, s, 0, 0, tw);
+    g->padded = (view)
+    {
+        .d = { .tap = g->tap, .x_plane = s->plane, .step = 1, .padded = 1, .depth_end = g->f.axis[FC_DEPTH].taps }, .row
+        = s->sets * s->pitch, .row_j = s->row_j, .row_t = fc_max(s->row_t, 1), .rows = s->strip_rows
+    };
+}
+
+/* Which rows of the view meet every-th rows of outputs from first on, count of them. */
+static void take_rows(const fc_conv_plan *p, const view *v, ptrdiff_t first, ptrdiff_t every, ptrdiff_t count,
+                      fc_depthwise *d)
+{
+    d->rows = count;
+    d->stride = every * v->row_j / v->row_t;
+    const fc_axis rows = {
+        .n = d->stride * (count - 1) + d->kh, .size = v->rows, .in0 = v->row0 + first * v->row_j, .in_step = v->row_t
+    };
+    d->x = fc_at(p, d->x, first * v->row_j * v->row);
+    fc_valid(&rows, 0, &d->row_first, &d->row_end);
+}
+
+static void prepare_view(const fc_conv_plan *p, const geometry *g, view *v)
+{
+    const fc_conv_problem *q = &p->problem;
+    const fc_axis *h = &g->f.axis[FC_HEIGHT];
+    v->d.n = g->strip.columns;
+    v->d.kh = h->taps;
+    v->d.kw = g->f.axis[FC_WIDTH].taps;
+    v->d.x_row = v->row_t * v->row;
+    v->d.y_row = h->out_step * q->y_stride[FC_H];
+    v->d.x_channel = q->x_stride[FC_C];
+    v->d.w_channel = p->ocg * g->f.taps;
+    v->d.bias_channel = p->ocg;
+    v->d.y_channel = p->ocg * q->y_stride[FC_C];
+    v->every = v->row_t / fc_gcd(v->row_t, v->row_j);
+    take_rows(p, v, 0, v->every, fc_ceil_div(g->strip.rows, v->every), &v->d);
 }
 
 static void lay_out(const fc_conv_plan *p, geometry *g, ptrdiff_t block, void *workspace)
 {
+    const fc_conv_problem *q = &p->problem;
     const fc_axis *d = &g->f.axis[FC_DEPTH], *h = &g->f.axis[FC_HEIGHT], *w = &g->f.axis[FC_WIDTH];
     fc_strip *s = &g->strip;
     const ptrdiff_t column_block = block % p->column_blocks, row_block = block / p->column_blocks % p->row_blocks;
@@ -161,95 +211,122 @@ static void lay_out(const fc_conv_plan *p, geometry *g, ptrdiff_t block, void *w
     g->tap = workspace;
     g->weight = g->tap + p->k_block;
     g->room = g->weight + p->k_block;
-    g->image = fc_to(p, g->room, p->k_block);
-    g->line = fc_to(p, g->image, fc_round_up(s->channel + 4 * p->work.kernels->lanes, FC_ALIGN));
-    ptrdiff_t t = 0;
-    for (ptrdiff_t td = 0; td < d->taps; td++)
-        for (ptrdiff_t th = 0; th < h->taps; th++)
-            for (ptrdiff_t tw = 0; tw < w->taps; tw++, t++) {
-                g->tap[t] = fc_strip_tap(&g->f, s, td, th, tw);
-                g->weight[t] = weight_offset(p, &g->f, t);
-            }
-    g->grid = t > 0 && d->taps == 1 && s->row_t == 1;
-    g->in_place = fc_weights_in_place(p);
-    prepare_copies(p, g);
+    g->copy = fc_to(p, g->room, p->k_block);
+    g->line = fc_to(p, g->copy, fc_round_up(s->channel + 4 * p->work.kernels->lanes, FC_ALIGN));
+    for (ptrdiff_t t = 0; t < g->f.taps; t++) g->weight[t] = weight_offset(p, &g->f, t);
+    g->y = (d->out0 + s->jd * d->out_step) * q->y_stride[FC_D] + (h->out0 + s->jh0 * h->out_step) * q->y_stride[FC_H] +
+           (w->out0 + s->jw0 * w->out_step) * q->y_stride[FC_W];
+    view_image(p, g);
+    view_strip(g);
+    if (g->in_place) prepare_view(p, g, &g->image);
+    prepare_view(p, g, &g->padded);
 }
 
-static void run_rows(const fc_conv_plan *p, const geometry *g, fc_depthwise *d, void *y)
+static void activate(const fc_conv_plan *p, ptrdiff_t n, void *y)
+{
+    const fc_conv_problem *q = &p->problem;
+    if (q->activation != FC_IDENTITY) p->work.kernels->activate(q->activation, n, y, y, q->a, q->b);
+}
+
+/* Where rows of outputs go one by one through a line: elements of y do not lie side by side. */
+static void run_lines(const fc_conv_plan *p, const geometry *g, const view *v, const fc_depthwise *channels)
+{
+    const ptrdiff_t y_w = p->problem.y_stride[FC_W] * g->f.axis[FC_WIDTH].out_step;
+    for (ptrdiff_t c = 0; c < channels->channels; c++)
+        for (ptrdiff_t r = 0; r < g->strip.rows; r++) {
+            fc_depthwise d = *channels;
+            d.channels = 1;
+            d.x = fc_at(p, d.x, c * d.x_channel);
+            d.w = fc_at(p, d.w, c * d.w_channel);
+            if (d.bias) d.bias = fc_at(p, d.bias, c * d.bias_channel);
+            d.y = g->line;
+            take_rows(p, v, r, v->every, 1, &d);
+            p->work.kernels->depthwise(&d);
+            activate(p, d.n, g->line);
+            char *y = fc_to(p, channels->y, c * d.y_channel + r * d.y_row);
+            for (ptrdiff_t j = 0; j < d.n; j++)
+                memcpy(fc_to(p, y, j * y_w), fc_at(p, g->line, j), p->work.kernels->size);
+        }
+}
+
+static void run_view(const fc_conv_plan *p, const geometry *g, const view *v, const fc_depthwise *channels)
+{
+    const ptrdiff_t rows = g->strip.rows, n = channels->n, y_row = channels->y_row, y_channel = channels->y_channel;
+    if (n > 1 && p->problem.y_stride[FC_W] * g->f.axis[FC_WIDTH].out_step != 1) {
+        run_lines(p, g, v, channels);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < fc_min(v->every, rows); r++) {
+        fc_depthwise d = *channels;
+        d.y = fc_to(p, d.y, r * y_row);
+        d.y_row = v->every * y_row;
+        if (v->every > 1) take_rows(p, v, r, v->every, fc_ceil_div(rows - r, v->every), &d);
+        p->work.kernels->depthwise(&d);
+    }
+    const ptrdiff_t whole = y_row == n ? rows : 1;
+    for (ptrdiff_t c = 0; c < channels->channels && p->problem.activation != FC_IDENTITY; c++)
+        for (ptrdiff_t r = 0; r < rows; r += whole)
+            activate(p, whole * n, fc_to(p, channels->y, c * y_channel + r * y_row));
+}
+
+/* The m-th output channels of count groups from channel on. */
+static void run_channels(const fc_conv_plan *p, geometry *g, const fc_buffers *b, ptrdiff_t image, ptrdiff_t channel,
+                         ptrdiff_t count, ptrdiff_t m)
 {
     const fc_conv_problem *q = &p->problem;
     const fc_kernels *k = p->work.kernels;
-    const fc_axis *a = g->f.axis;
-    const ptrdiff_t y_w = q->y_stride[FC_W] * a[FC_WIDTH].out_step, y_h = q->y_stride[FC_H] * a[FC_HEIGHT].out_step;
-    char *row
-    = fc_to(p, y,
-            (a[0].out0 + g->strip.jd * a[0].out_step) * q->y_stride[FC_D] +
-                (a[1].out0 + g->strip.jh0 * a[1].out_step) * q->y_stride[FC_H] +
-                (a[2].out0 + g->strip.jw0 * a[2].out_step) * q->y_stride[FC_W]);
-    if (y_w == 1 || d->n == 1) {
-        d->y = row;
-        d->y_row = y_h;
-        k->depthwise(d);
-        for (ptrdiff_t r = 0; r < d->rows && q->activation != FC_IDENTITY; r++)
-            k->activate(q->activation, d->n, fc_to(p, row, r * y_h), fc_to(p, row, r * y_h), q->a, q->b);
+    const ptrdiff_t oc = channel * p->ocg + m;
+    const void *x = fc_at(p, b->x, image * q->x_stride[FC_N] + channel * q->x_stride[FC_C]);
+    const void *w = p->packed ? fc_at(p, b->w, g->f.taps_before * q->oc + oc * g->f.taps)
+                              : weights_at(p, b->w, channel, m);
+    if (!p->packed && !fc_weights_in_place(p)) {
+        k->gather(w, g->weight, g->f.taps, g->room);
+        w = g->room;
+    }
+    const int in_place = g->in_place && k->all_finite(w, ((count - 1) * p->ocg + 1) * g->f.taps, 1);
+    if (!in_place && count > 1) {
+        for (ptrdiff_t c = 0; c < count; c++) run_channels(p, g, b, image, channel + c, 1, m);
         return;
     }
-    const ptrdiff_t rows = d->rows;
-    d->rows = 1;
-    d->y = g->line;
-    for (ptrdiff_t r = 0; r < rows; r++, d->x = fc_at(p, d->x, d->stride * d->x_row)) {
-        k->depthwise(d);
-        if (q->activation != FC_IDENTITY) k->activate(q->activation, d->n, g->line, g->line, q->a, q->b);
-        for (ptrdiff_t j = 0; j < d->n; j++) memcpy(fc_to(p, row, r * y_h + j * y_w), fc_at(p, g->line, j), k->size);
-    }
+    if (!in_place) fc_strip_fill(p, &g->f, &g->strip, x, 1, g->copy);
+    const view *v = in_place ? &g->image : &g->padded;
+    fc_depthwise d = v->d;
+    d.x = in_place ? fc_at(p, x, v->origin) : g->copy;
+    d.w = w;
+    d.bias = b->bias ? fc_at(p, b->bias, oc) : NULL;
+    d.y = fc_to(p, b->y, image * q->y_stride[FC_N] + oc * q->y_stride[FC_C] + g->y);
+    d.channels = count;
+    run_view(p, g, v, &d);
 }
 
-static void run_channel(const fc_conv_plan *p, geometry *g, const fc_buffers *b, ptrdiff_t n, ptrdiff_t channel)
+/* How many channels from this item on the kernel may take at once: those of one image whose weights follow each other. */
+static ptrdiff_t together(const fc_conv_plan *p, ptrdiff_t channel, ptrdiff_t items, int heavy)
 {
-    const fc_conv_problem *q = &p->problem;
-    const fc_strip *s = &g->strip;
-    fill(p, g, fc_at(p, b->x, n * q->x_stride[FC_N] + channel * q->x_stride[FC_C]));
-    for (ptrdiff_t m = 0; m < p->ocg; m++) {
-        const ptrdiff_t oc = channel * p->ocg + m;
-        fc_depthwise d = { .x = g->image,
-                           .bias = b->bias ? fc_at(p, b->bias, oc) : NULL,
-                           .tap = g->tap,
-                           .taps = g->f.taps,
-                           .rows = s->rows,
-                           .x_row = s->sets * s->pitch,
-                           .stride = s->row_j,
-                           .n = s->columns,
-                           .kh = g->grid ? g->f.axis[FC_HEIGHT].taps : 0,
-                           .kw = g->grid ? g->f.axis[FC_WIDTH].taps : 0 };
-        if (p->packed) {
-            d.w = fc_at(p, b->w, g->f.taps_before * q->oc + oc * g->f.taps);
-        } else if (g->in_place) {
-            d.w = weights_at(p, b->w, channel, m);
-        } else {
-            p->work.kernels->gather(weights_at(p, b->w, channel, m), g->weight, g->f.taps, g->room);
-            d.w = g->room;
-        }
-        run_rows(p, g, &d, fc_to(p, b->y, n * q->y_stride[FC_N] + oc * q->y_stride[FC_C]));
-    }
+    const ptrdiff_t *kernel = p->problem.kernel;
+    const int follow = p->packed ||
+                       (fc_weights_in_place(p) && p->problem.w_stride[0] == kernel[0] * kernel[1] * kernel[2]);
+    return heavy || !follow ? 1 : fc_min(fc_min(items, TOGETHER), p->problem.groups - channel);
 }
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
                      double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
-    const ptrdiff_t channels = p->problem.batch * p->problem.groups, blocks = work->items / channels / fc_phases(p);
+    const ptrdiff_t groups = p->problem.groups, channels = p->problem.batch * groups,
+                    blocks = work->items / channels / fc_phases(p);
     ptrdiff_t laid_out = -1;
     const int heavy = work->flops / (double)work->items > 1e5; /* then the clock costs nothing beside an item */
     geometry g = { .f = { .index = -1 } };
     while (item < end) {
         const ptrdiff_t index = item / channels / blocks, block = item / channels % blocks, channel = item % channels;
+        const ptrdiff_t count = together(p, channel % groups, end - item, heavy);
         if (index != g.f.index) fc_phase_of(p, index, &g.f);
         if (item / channels != laid_out) lay_out(p, &g, block, workspace);
         laid_out = item / channels;
         if (g.strip.rows > 0 && g.strip.columns > 0 && g.strip.jd < g.f.axis[FC_DEPTH].n)
-            run_channel(p, &g, b, channel / p->problem.groups, channel % p->problem.groups);
-        item++;
-        if ((item % 16 == 0 || heavy) && fc_late(deadline)) break;
+            for (ptrdiff_t m = 0; m < p->ocg; m++) run_channels(p, &g, b, channel / groups, channel % groups, count, m);
+        item += count;
+        if (fc_late(deadline)) break;
     }
     return item;
 }

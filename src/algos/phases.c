@@ -1,20 +1,10 @@
 /* How a convolution, transposed or not, falls into phases that are ordinary convolutions.
  *
  * Transposed, output o takes input i through tap k where i*s - pad + k*d = o. The outputs congruent to f modulo s
- * (phase f) meet only the taps with k*d = f + pad modulo s: k0, k0 + s/g, ... with g = gcd(d, s). Along them i falls
+ * (phase f) meet only the taps with k*d = f + pad modulo s: k0, k0 + s/g, ... with g = fc_gcd(d, s). Along them i falls
  * by d/g as k grows, so the phase is a convolution of stride 1 and dilation d/g whose taps run from the last k to the
  * first, which puts the chain in ascending order of i. */
 #include "algos.h"
-
-static ptrdiff_t gcd(ptrdiff_t a, ptrdiff_t b)
-{
-    while (b) {
-        const ptrdiff_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
 
 static void forward_axis(const fc_conv_problem *p, int axis, fc_axis *a)
 {
@@ -32,7 +22,7 @@ static void forward_axis(const fc_conv_problem *p, int axis, fc_axis *a)
 
 static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase, fc_axis *a)
 {
-    const ptrdiff_t s = p->stride[axis], d = p->dilation[axis], g = gcd(d, s), every = s / g;
+    const ptrdiff_t s = p->stride[axis], d = p->dilation[axis], g = fc_gcd(d, s), every = s / g;
     const ptrdiff_t target = phase + p->pad[axis];
     ptrdiff_t k = 0, taps = 0;
     if (target % g == 0) {

@@ -84,14 +84,23 @@ typedef struct fc_weight_block {
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
-/* y[r*y_row + j] = sum over t of w[t] * x[tap[t] + r*stride*x_row + j] + bias for a whole strip of one channel. */
+/* Taps along a row that in-place reading has masks for. */
+enum { FC_DEPTHWISE_MASKED = 16 };
+
+/* For every channel: y[r*y_row + j] = sum over td, th, tw of w[(td*kh + th)*kw + tw] * x[td*x_plane + (r*stride + th)*x_row + j*step + tap[tw]],
+ * then + bias, over the planes, rows and columns of x that are inside the image; all others count as zeros. */
 typedef struct fc_depthwise {
     const void *x, *w, *bias;
     void *y;
-    const ptrdiff_t *tap;
-    ptrdiff_t taps, rows, x_row, y_row, n;
-    ptrdiff_t stride; /* strip rows from one row of outputs to the next */
-    ptrdiff_t kh, kw; /* the taps as a grid whose rows are x_row apart, or 0: any taps */
+    ptrdiff_t channels, x_channel, w_channel, bias_channel, y_channel; /* of a padded x: one channel */
+    ptrdiff_t kh, kw;
+    const ptrdiff_t *tap; /* columns of the kw taps: at step 2 0, 1, 2, ... */
+    ptrdiff_t x_plane, x_row, y_row, rows, n;
+    ptrdiff_t stride, step; /* rows, columns from one output to the next; step is 1 or 2 */
+    ptrdiff_t depth_first, depth_end; /* tap planes inside the image */
+    ptrdiff_t row_first, row_end; /* rows of x inside */
+    ptrdiff_t first, end; /* columns of x inside */
+    int padded; /* every column that vectors reach may be read; else there are at most FC_DEPTHWISE_MASKED taps a row */
 } fc_depthwise;
 
 /* One output as a scalar chain over only those taps that read inside the image: y = sum of w * x, then + (bias + 0).

@@ -52,17 +52,17 @@ VEC V v_max3(V a, V b, V most)
 }
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end) { return (M2){ m_within(first, end, 0, 2), m_within(first, end, LANES, 2) }; }
-/* p[0], p[2], p[4], ... */
-VEC V v_load2_m(const T *p, M2 m)
-{
-    const V low = VI(maskload)(p, m.low), high = VI(maskload)(p + LANES, m.high);
+/* every second of the elements of low and high, from the first on or from the second */
 #if FC_DOUBLE
-    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(low, high), 0xd8);
+VEC V v_even(V low, V high) { return _mm256_permute4x64_pd(_mm256_unpacklo_pd(low, high), 0xd8); }
+VEC V v_odd(V low, V high) { return _mm256_permute4x64_pd(_mm256_unpackhi_pd(low, high), 0xd8); }
 #else
-    const __m256d mixed = _mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88));
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(mixed, 0xd8));
+VEC V v_in_order(V mixed) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8)); }
+VEC V v_even(V low, V high) { return v_in_order(_mm256_shuffle_ps(low, high, 0x88)); }
+VEC V v_odd(V low, V high) { return v_in_order(_mm256_shuffle_ps(low, high, 0xdd)); }
 #endif
-}
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m) { return v_even(VI(maskload)(p, m.low), VI(maskload)(p + LANES, m.high)); }
 /* a where the mask is set, b elsewhere */
 #if FC_DOUBLE
 VEC V v_select(M m, V a, V b) { return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(m)); }

@@ -55,17 +55,25 @@ VEC M2 m2_range(int first, int end)
     const unsigned long long even = 0x5555555555555555ull & ((1ull << 2 * end) - 1) & ~((1ull << 2 * first) - 1);
     return (M2){ (M)even, (M)(even >> LANES) };
 }
-/* p[0], p[2], p[4], ... */
-VEC V v_load2_m(const T *p, M2 m)
+/* every second of the elements of low and high, from the first on or from the second */
+VEC V v_even(V low, V high)
 {
-    const V low = VI(maskz_loadu)(m.low, p), high = VI(maskz_loadu)(m.high, p + LANES);
 #if FC_DOUBLE
-    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    return VI(permutex2var)(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high);
 #else
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return VI(permutex2var)(low, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), high);
 #endif
-    return VI(permutex2var)(low, even, high);
 }
+VEC V v_odd(V low, V high)
+{
+#if FC_DOUBLE
+    return VI(permutex2var)(low, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), high);
+#else
+    return VI(permutex2var)(low, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), high);
+#endif
+}
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m) { return v_even(VI(maskz_loadu)(m.low, p), VI(maskz_loadu)(m.high, p + LANES)); }
 /* a where the mask is set, b elsewhere */
 VEC V v_select(M m, V a, V b) { return VI(mask_blend)(m, b, a); }
 /* joins vectors whose lanes are zero where the other's are not */

@@ -49,6 +49,18 @@ VEC V v_max(V a, V b)
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
+/* every second of the elements of low and high, from the first on or from the second */
+VEC V v_every2(V low, V high, int first)
+{
+    V v = low;
+    for (int lane = 0; lane < LANES; lane++) {
+        const int from = first + 2 * lane;
+        v[lane] = from < LANES ? low[from] : high[from - LANES];
+    }
+    return v;
+}
+VEC V v_even(V low, V high) { return v_every2(low, high, 0); }
+VEC V v_odd(V low, V high) { return v_every2(low, high, 1); }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {

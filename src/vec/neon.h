@@ -51,6 +51,9 @@ VEC V v_max(V a, V b)
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
+/* every second of the elements of low and high, from the first on or from the second */
+VEC V v_even(V low, V high) { return VI(vuzp1q)(low, high); }
+VEC V v_odd(V low, V high) { return VI(vuzp2q)(low, high); }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {
