@@ -370,6 +370,9 @@ conv2d c64-5 i3x2 k2 p1 last                    # pixels a power of two apart
 conv2d c8-40 g2 i5x6 k3 s2 p1 last n2
 conv2d c65-33 i7x7 k1
 conv2d c3-130 i5x7 k1
+conv2d c19-77 i13x17 k1                         # whole tiles run as one; the first rows pack
+conv2d c5-70 i16x16 k1 n2 nobias
+conv2d c6-260 g2 i9x13 k1
 conv2d c10-6 g2 i7x9 k1
 conv2d c9-7 i8x9 k1 s2
 conv2d c9-7 i8x9 k1 s3x2 last

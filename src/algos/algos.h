@@ -49,6 +49,14 @@ static inline ptrdiff_t fc_share(ptrdiff_t total, ptrdiff_t i, ptrdiff_t n)
 {
     return total / n * i + fc_min(i, total % n);
 }
+/* The first vector of the i-th of n blocks of columns: whole tiles, as long as there is one for each block. */
+static inline ptrdiff_t fc_block_start(ptrdiff_t vectors, ptrdiff_t i, ptrdiff_t n)
+{
+    const ptrdiff_t tiles = fc_ceil_div(vectors, FC_VECTORS);
+    return tiles < n ? fc_share(vectors, i, n) : fc_min(fc_share(tiles, i, n) * FC_VECTORS, vectors);
+}
+/* Vectors of the longest of them. */
+static inline ptrdiff_t fc_block_longest(ptrdiff_t vectors, ptrdiff_t n) { return fc_block_start(vectors, 1, n); }
 /* Multiply-adds of an item at most, where rows can be fewer: some 50 ms in plain C, so that a deadline is met. */
 #define FC_ITEM_WORK ((double)(1 << 26))
 static inline int fc_late(double deadline) { return deadline > 0 && fc_clock() >= deadline; }
@@ -91,6 +99,19 @@ ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace
 /* Fills t->y for outputs column[j]... of the phase (flat over batch, depth, height, width), runs the tile, applies the
  * activation after the last step; outputs that do not lie side by side in y go through a scratch tile. */
 void fc_tile_run(const fc_conv_plan *, const fc_phase *, fc_tile *, const ptrdiff_t column[FC_VECTORS], void *y);
+/* A block of outputs that lie side by side: some rows of a group by columns from `column` on, flat over batch, depth, height,
+ * width; over channels x taps of the chain. */
+typedef struct fc_block {
+    ptrdiff_t group, row
+    , row_end, column, columns;
+    ptrdiff_t channel, channels, tap, taps;
+    void *panel;    /* its columns packed: [tile][k][vectors * lanes] */
+    const void
+        *x;  /* or the image at column and channel, which lies as a panel of steps x_stride[C] apart; packed, where
+                       there is a panel, by the tiles of the first rows */
+    void *room;     /* for packing weights */
+} fc_block;
+void fc_block_run(const fc_conv_plan *, const fc_phase *, const fc_buffers *, const fc_block *);
 /* Splits vectors of columns and rows of output channels, repeats times, into column_blocks x row_blocks x repeats items, at
  * most `most` vectors each, so that the busiest part does least; pack_cost: preparing one vector, in multiply-adds of a
  * vector for each row. */

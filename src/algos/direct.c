@@ -205,6 +205,7 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
                           .w = weights.w,
                           .w_row = weights.w_row,
                           .packed = weights.packed,
+                          .repeats = 1,
                           .rows = (int)fc_min(k->mr, p->ocg - row),
                           .first = c == 0,
                           .last = c + channels == p->icg,

@@ -46,7 +46,7 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t fit = PANEL_BYTES / (held * k->lanes * (ptrdiff_t)k->size);
     const ptrdiff_t panel = fc_max(fit - fit % FC_VECTORS, FC_VECTORS);
     fc_grid_book(p, vectors, panel, fc_phases(p) * p->problem.groups, PACK_COST);
-    p->column_block = fc_ceil_div(vectors, p->column_blocks);
+    p->column_block = fc_block_longest(vectors, p->column_blocks);
     p->work.workspace_bytes = (size_t)(room_of(p, chain) + p->column_block * k->lanes * held) * k->size;
 }
 
@@ -140,41 +140,6 @@ static void pack_panel(const fc_conv_plan *p, const fc_phase *f, const fc_buffer
     }
 }
 
-static void run_tiles(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t group, ptrdiff_t row0,
-                      ptrdiff_t row_end, ptrdiff_t vector0, ptrdiff_t vectors, const chain_block *c, const void *panel,
-                      void *room)
-{
-    const fc_kernels *k = p->work.kernels;
-    const ptrdiff_t columns = p->problem.batch * f->outputs, steps = c->channels * c->taps;
-    const int first = c->channel == 0 && c->tap == 0;
-    const int last = c->channel + c->channels == p->icg && c->tap + c->taps == f->taps;
-    for (ptrdiff_t row = row0; row < row_end; row += k->mr) {
-        const fc_weights w = fc_weights_of(p, b, f, group, row, c->channel, c->channels, c->tap, c->taps, room);
-        void *y = fc_y_row(p, b, group, row);
-        for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS) {
-            const int wide = (int)fc_min(FC_VECTORS, vectors - v);
-            fc_tile t = { .channels = steps,
-                          .taps = 1,
-                          .b_step = wide * k->lanes,
-                          .w = w.w,
-                          .w_row = w.w_row,
-                          .packed = w.packed,
-                          .vectors = wide,
-                          .rows = (int)fc_min(k->mr, row_end - row),
-                          .first = first,
-                          .last = last,
-                          .bias = fc_bias_row(p, b, group, row) };
-            ptrdiff_t column[FC_VECTORS];
-            for (int j = 0; j < wide; j++) {
-                column[j] = (vector0 + v + j) * k->lanes;
-                t.lanes[j] = (int)fc_min(k->lanes, columns - column[j]);
-                t.b[j] = fc_at(p, panel, v * k->lanes * steps + j * k->lanes);
-            }
-            fc_tile_run(p, f, &t, column, y);
-        }
-    }
-}
-
 static chain_block next_block(const fc_conv_plan *p, const fc_phase *f, const chain_block *c)
 {
     if (f->taps <= p->k_block) {
@@ -202,8 +167,8 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         const ptrdiff_t block = item / p->row_blocks % p->column_blocks, row_block = item % p->row_blocks;
         if (index != f.index) fc_phase_of(p, index, &f);
         const ptrdiff_t vectors = fc_ceil_div(p->problem.batch * f.outputs, k->lanes);
-        const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks),
-                        v1 = fc_share(vectors, block + 1, p->column_blocks);
+        const ptrdiff_t v0 = fc_block_start(vectors, block, p->column_blocks),
+                        v1 = fc_block_start(vectors, block + 1, p->column_blocks);
         const ptrdiff_t row0 = fc_share(rows, row_block, p->row_blocks) * k->mr;
         const ptrdiff_t row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg);
         const ptrdiff_t chain = p->icg * f.taps;
@@ -215,7 +180,10 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
             const int whole = c.channels * c.taps == chain;
             if (!whole || held != item / p->row_blocks) pack_panel(p, &f, b, group, v0, v1 - v0, &c, panel);
             held = whole ? item / p->row_blocks : -1;
-            run_tiles(p, &f, b, group, row0, row_end, v0, v1 - v0, &c, panel, room ? workspace : NULL);
+            const ptrdiff_t columns = fc_min(v1 * k->lanes, p->problem.batch * f.outputs) - v0 * k->lanes;
+            fc_block_run(p, &f, b,
+                         &(fc_block){ group, row0, row_end, v0 * k->lanes, columns, c.channel, c.channels, c.tap,
+                                      c.taps, panel, NULL, room ? workspace : NULL });
         } while (c.channel + c.channels < p->icg || c.tap + c.taps < f.taps);
         if (fc_late(deadline)) return item + 1;
     }

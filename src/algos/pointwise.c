@@ -1,8 +1,13 @@
 /* pointwise: y[oc][p] = w[oc][ic] * x[ic][p]. A 1x1 kernel of stride 1 without padding is a matrix product with the image
- * itself, read in place: no panel, no strip. Columns p run over one image; the channels of x are x_stride[C] apart. */
+ * itself, read in place: no strip. Columns p run over one image; the channels of x are x_stride[C] apart. Every step of the
+ * chain is another page, and of planes of 4096 bytes the same set of L1, so the tiles of the first rows copy what they read
+ * into a panel, from which all further rows read. */
 #include "algos.h"
 
-enum { BLOCK_BYTES = 512 << 10 }; /* of x under one item: stays in L2 while the output channels pass */
+enum {
+    BLOCK_BYTES = 224 << 10, /* of x under one item: stays in L2 while the output channels pass */
+    KEPT_ROWS = 8 /* tiles of rows from which on a copy repays: at 4 it cost 3 %, from 8 on at most 3 % */
+};
 
 static const char *cannot(const fc_conv_plan *p)
 {
@@ -29,6 +34,21 @@ static const char *should_not(const fc_conv_plan *p)
     return NULL;
 }
 
+/* Elements for packing weights, where the user's order does not run along the chain. */
+static ptrdiff_t room_of(const fc_conv_plan *p)
+{
+    return p->packed || fc_weights_in_place(p) ? 0 : fc_round_up(p->icg * p->work.kernels->mr, FC_ALIGN);
+}
+
+/* Elements for a copy of the block's columns. */
+static ptrdiff_t panel_of(const fc_conv_plan *p)
+{
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t panel = p->column_block * k->lanes * p->icg;
+    const int repays = fc_ceil_div(p->ocg, k->mr * p->row_blocks) >= KEPT_ROWS;
+    return repays && (size_t)(room_of(p) + panel) * k->size <= FC_WORKSPACE_LIMIT ? panel : 0;
+}
+
 static void book(fc_conv_plan *p)
 {
     const fc_kernels *k = p->work.kernels;
@@ -36,55 +56,42 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t vectors = fc_ceil_div(o[0] * o[1] * o[2], k->lanes);
     const ptrdiff_t most = fc_max(BLOCK_BYTES / (fc_max(p->icg, 1) * k->lanes * (ptrdiff_t)k->size), FC_VECTORS);
     fc_grid_book(p, vectors, most, p->problem.groups * p->problem.batch, 0);
-    p->work.workspace_bytes = p->packed || fc_weights_in_place(p) ? 0 : (size_t)(p->icg * k->mr) * k->size;
+    p->column_block = fc_block_longest(vectors, p->column_blocks);
+    p->work.workspace_bytes = (size_t)(room_of(p) + panel_of(p)) * k->size;
 }
 
-static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t item, void *room)
+static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t item, void *workspace)
 {
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t row_block = item % p->row_blocks, block = item / p->row_blocks % p->column_blocks;
     const ptrdiff_t image = item / (p->row_blocks * p->column_blocks);
     const ptrdiff_t group = image % p->problem.groups, n = image / p->problem.groups;
     const ptrdiff_t vectors = fc_ceil_div(f->outputs, k->lanes), rows = fc_ceil_div(p->ocg, k->mr);
-    const ptrdiff_t v0 = fc_share(vectors, block, p->column_blocks),
-                    v1 = fc_share(vectors, block + 1, p->column_blocks);
-    const ptrdiff_t row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg);
-    const void *x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C]);
-    for (ptrdiff_t row = fc_share(rows, row_block, p->row_blocks) * k->mr; row < row_end; row += k->mr) {
-        const fc_weights w = fc_weights_of(p, b, f, group, row, 0, p->icg, 0, 1, room);
-        for (ptrdiff_t v = v0; v < v1; v += FC_VECTORS) {
-            fc_tile t = { .channels = p->icg,
-                          .taps = 1,
-                          .b_step = p->problem.x_stride[FC_C],
-                          .w = w.w,
-                          .w_row = w.w_row,
-                          .packed = w.packed,
-                          .vectors = (int)fc_min(FC_VECTORS, v1 - v),
-                          .rows = (int)fc_min(k->mr, row_end - row),
-                          .first = 1,
-                          .last = 1,
-                          .bias = fc_bias_row(p, b, group, row) };
-            ptrdiff_t column[FC_VECTORS];
-            for (int j = 0; j < t.vectors; j++) {
-                const ptrdiff_t at = (v + j) * k->lanes;
-                t.lanes[j] = (int)fc_min(k->lanes, f->outputs - at);
-                t.b[j] = fc_at(p, x, at);
-                column[j] = n * f->outputs + at;
-            }
-            fc_tile_run(p, f, &t, column, fc_y_row(p, b, group, row));
-        }
-    }
+    const ptrdiff_t at = fc_block_start(vectors, block, p->column_blocks) * k->lanes;
+    const ptrdiff_t end = fc_min(fc_block_start(vectors, block + 1, p->column_blocks) * k->lanes, f->outputs);
+    const fc_block o = {
+        .group = group,
+        .row = fc_share(rows, row_block, p->row_blocks) * k->mr,
+        .row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg),
+        .column = n * f->outputs + at,
+        .columns = end - at,
+        .channels = p->icg,
+        .taps = 1,
+        .panel = panel_of(p) ? fc_to(p, workspace, room_of(p)) : NULL,
+        .x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C] + at),
+        .room = room_of(p) ? workspace : NULL,
+    };
+    fc_block_run(p, f, b, &o);
 }
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
                      double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
-    void *room = work->workspace_bytes ? workspace : NULL;
     fc_phase f;
     fc_phase_of(p, 0, &f);
     while (item < end) {
-        run_item(p, &f, b, item++, room);
+        run_item(p, &f, b, item++, workspace);
         if (fc_late(deadline)) break;
     }
     return item;

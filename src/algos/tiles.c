@@ -8,12 +8,14 @@ enum { TILE_ROWS = 8, TILE_COLUMNS = FC_VECTORS * FC_LANES_MAX };
 void fc_grid_book(fc_conv_plan *p, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t repeats, double pack_cost)
 {
     const ptrdiff_t mr = p->work.kernels->mr, rows = fc_ceil_div(p->ocg, mr), parts = p->work.parts;
-    const ptrdiff_t least = fc_ceil_div(vectors, most);
+    ptrdiff_t least = fc_ceil_div(vectors, most);
+    while (fc_block_longest(vectors, least) > most) least++;
     double best = -1;
     for (ptrdiff_t row_blocks = 1; row_blocks <= fc_min(rows, 2 * parts); row_blocks++)
         for (ptrdiff_t column_blocks = least; column_blocks < least + 2 * parts && column_blocks <= vectors;
              column_blocks++) {
-            const ptrdiff_t items = repeats * column_blocks * row_blocks, wide = fc_ceil_div(vectors, column_blocks);
+            const ptrdiff_t items = repeats * column_blocks * row_blocks,
+                            wide = fc_block_longest(vectors, column_blocks);
             const ptrdiff_t share = fc_ceil_div(items, parts), prepared = fc_ceil_div(share, row_blocks);
             const double load = (double)wide *
                                 ((double)(share * fc_ceil_div(rows, row_blocks) * mr) + (double)prepared * pack_cost);
@@ -49,10 +51,12 @@ ptrdiff_t fc_y_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column
 static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
 {
     const fc_conv_problem *q = &p->problem;
+    const int arrays = t->repeats > 1 ? 1 : t->vectors; /* repeated tiles lie side by side */
     for (int i = 0; i < t->rows; i++)
-        for (int j = 0; j < t->vectors; j++) {
+        for (int j = 0; j < arrays; j++) {
+            const ptrdiff_t n = t->repeats > 1 ? t->repeats * t->vectors * p->work.kernels->lanes : t->lanes[j];
             void *y = fc_to(p, t->y[j], i * t->y_row);
-            p->work.kernels->activate(q->activation, t->lanes[j], y, y, q->a, q->b);
+            p->work.kernels->activate(q->activation, n, y, y, q->a, q->b);
         }
 }
 
@@ -76,6 +80,50 @@ static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, 
     for (int i = 0; i < t->rows; i++)
         k->scatter(fc_to(p, scratch, i * t->y_row), columns, fc_to(p, y, i * y_row), offset);
     t->y_row = y_row;
+}
+
+/* Whole tiles that lie side by side in y from a column on: they run as one. */
+static ptrdiff_t repeats_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column, ptrdiff_t columns)
+{
+    const ptrdiff_t wide = FC_VECTORS * p->work.kernels->lanes;
+    return fc_max(fc_min(columns, f->run - column % f->run) / wide, 1);
+}
+
+void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const fc_block *o)
+{
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t steps = o->channels * o->taps, most = FC_VECTORS * k->lanes;
+    for (ptrdiff_t row = o->row; row < o->row_end; row += k->mr) {
+        const fc_weights w = fc_weights_of(p, b, f, o->group, row, o->channel, o->channels, o->tap, o->taps, o->room);
+        const int in_place = o->x && (row == o->row || !o->panel);
+        void *y = fc_y_row(p, b, o->group, row);
+        for (ptrdiff_t at = 0, wide; at < o->columns; at += wide) {
+            const ptrdiff_t left = o->columns - at;
+            fc_tile t = { .channels = steps,
+                          .taps = 1,
+                          .w = w.w,
+                          .w_row = w.w_row,
+                          .packed = w.packed,
+                          .repeats = repeats_of(p, f, o->column + at, left),
+                          .vectors = (int)fc_min(FC_VECTORS, fc_ceil_div(left, k->lanes)),
+                          .rows = (int)fc_min(k->mr, o->row_end - row),
+                          .first = o->channel == 0 && o->tap == 0,
+                          .last = o->channel + o->channels == p->icg && o->tap + o->taps == f->taps,
+                          .bias = fc_bias_row(p, b, o->group, row) };
+            void *panel = o->panel ? fc_to(p, o->panel, at * steps) : NULL;
+            t.b_step = in_place ? p->problem.x_stride[FC_C] : t.vectors * k->lanes;
+            t.b_next = in_place ? most : most * steps;
+            t.keep = in_place ? panel : NULL;
+            ptrdiff_t column[FC_VECTORS];
+            for (int j = 0; j < t.vectors; j++) {
+                column[j] = o->column + at + j * k->lanes;
+                t.lanes[j] = (int)fc_min(k->lanes, left - j * k->lanes);
+                t.b[j] = in_place ? fc_at(p, o->x, at + j * k->lanes) : fc_at(p, panel, j * k->lanes);
+            }
+            wide = fc_min(t.repeats * most, left);
+            fc_tile_run(p, f, &t, column, y);
+        }
+    }
 }
 
 void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)

@@ -30,11 +30,15 @@ static inline int fc_pool_is_small(const fc_pool_problem *p)
 
 /* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
  *     y[i][j] = sum over c, t of w[i*w_row + (c*taps + t)*w_k] * b[j][c*b_step + tap[t]]
- * tap is NULL where taps is 1 and its offset 0: then b is a packed panel or an image read in place. */
+ * tap is NULL where taps is 1 and its offset 0: then b is a packed panel or an image read in place, and where keep is not
+ * NULL (and rows is mr) it is copied there as it is read: keep[k*vectors*lanes + j*lanes]. A tile of whole vectors may repeat: the next one
+ * lies beside it in y, and its b is b_next further on. */
 typedef struct fc_tile {
     ptrdiff_t channels, taps, b_step;
     const ptrdiff_t *tap;
     const void *b[FC_VECTORS];
+    void *keep;
+    ptrdiff_t repeats, b_next;
     const void *w;
     ptrdiff_t w_row; /* between rows of weights as the user holds them; unused for packed panels */
     int packed; /* w is a panel: mr rows side by side for every step of the chain */
