@@ -23,9 +23,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """nn and reference are loaded when they are first named: importing the package costs milliseconds."""
-    if name in ("nn", "reference"):
-        from importlib import import_module
+    """What is loaded when it is first named: importing the package costs milliseconds."""
+    from importlib import import_module
 
+    if name in ("checkpoints", "models", "nn", "reference"):
         return import_module(f"{__name__}.{name}")
+    if name == "receptive_field":
+        return import_module(f"{__name__}.nn.receptive").receptive_field
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -61,9 +61,15 @@ def native(dtype: np.dtype) -> np.dtype:
 
 
 def own(value: Any, dtype: np.dtype | None = None) -> np.ndarray:
-    """A copy that nobody can write to, in C order and native byte order."""
+    """A copy that nobody can write to, in C order and native byte order.
+
+    One value broadcast to a shape stays one value: that is what `unfilled` layers hold.
+    """
     array = np.asarray(value)
     dtype = native(array.dtype if dtype is None else dtype)
+    if array.size > 1 and not any(array.strides):
+        one = np.frombuffer(array.flat[0].astype(dtype).tobytes(), dtype)
+        return np.broadcast_to(one, array.shape)
     array = array.astype(dtype, copy=False)
     # The view keeps the shape and strides of the array that is bound to the bytes out of reach.
     return np.ndarray(array.shape, dtype, buffer=array.tobytes()).view()
@@ -301,12 +307,14 @@ class Module:
         """Assigns arrays by dotted name; returns (missing_keys, unexpected_keys).
 
         `strict` makes a missing or unexpected key a ValueError. A shape that differs is a
-        ValueError in any case. After an error the module is as before.
+        ValueError in any case. After an error the module is as before. `num_batches_tracked`,
+        which old checkpoints lack and `eval()` does not use, may be missing.
         """
         entries = list(self._entries())
         known = {key for key, *_ in entries}
+        optional = "num_batches_tracked"
         keys = IncompatibleKeys(
-            [key for key, *_ in entries if key not in state_dict],
+            [key for key, *_, name in entries if key not in state_dict and name != optional],
             [key for key in state_dict if key not in known],
         )
         if strict and any(keys):
@@ -350,6 +358,15 @@ class Module:
                     if array is not None and array.dtype.kind == "f":
                         registry[name] = own(array, dtype)
         return twin
+
+    def summary(self, input_shape: tuple[int, ...]) -> Any:
+        """Prints and returns a table of the layers: output shape, parameters, multiply-adds, receptive
+        field. `input_shape` may lack the batch. `forward` runs once, on zeros, as in `eval()`."""
+        from fastconv.nn.summary import Summary
+
+        summary = Summary(self, input_shape)
+        print(summary)
+        return summary
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
