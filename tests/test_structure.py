@@ -165,7 +165,8 @@ IMPORTS = {
     "_explain": ["_arguments", "_core"],
     "functional": ["_arguments", "_core", "_memory", "_numpy_ops"],
     "nn": ["nn", "functional", "_arguments", "_core"],
-    "models": ["models", "nn", "functional"],
+    "checkpoints": [],
+    "models": ["models", "nn", "functional", "checkpoints"],
     "onnx": ["onnx", "nn", "functional", "_arguments", "_core"],
 }
 
