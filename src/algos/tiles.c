@@ -51,12 +51,15 @@ ptrdiff_t fc_y_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column
 static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
 {
     const fc_conv_problem *q = &p->problem;
-    const int arrays = t->repeats > 1 ? 1 : t->vectors; /* repeated tiles lie side by side */
+    const fc_kernels *k = p->work.kernels;
     for (int i = 0; i < t->rows; i++)
-        for (int j = 0; j < arrays; j++) {
-            const ptrdiff_t n = t->repeats > 1 ? t->repeats * t->vectors * p->work.kernels->lanes : t->lanes[j];
+        for (int j = 0; j < t->vectors; j++) {
             void *y = fc_to(p, t->y[j], i * t->y_row);
-            p->work.kernels->activate(q->activation, n, y, y, q->a, q->b);
+            if (t->repeats > 1) { /* side by side: one array */
+                k->activate(q->activation, t->repeats * t->vectors * k->lanes, y, y, q->a, q->b);
+                break;
+            }
+            k->activate(q->activation, t->lanes[j], y, y, q->a, q->b);
         }
 }
 
