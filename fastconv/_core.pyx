@@ -6,7 +6,7 @@ Nothing is judged here: problems come from _arguments, which has compared them w
 from contextvars import ContextVar
 
 from cpython.buffer cimport (
-    PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, int64_t, uintptr_t
@@ -29,7 +29,7 @@ cdef enum: MOST_PACKED_PHASES = 64
 cdef enum: MOST_CALLS = 1024, MOST_WORDS = 128, MOST_AXES = 5
 cdef dict calls = {}
 cdef dict names = {}  # operations and strings in those calls: their numbers
-cdef object lease = _memory.lease, give_back = _memory.give_back
+cdef object lease = _memory.lease, give_back = _memory.give_back, keep = _memory.keep
 cdef object ndarray = _memory.np.ndarray, F32 = _memory.np.dtype("f4"), F64 = _memory.np.dtype("f8")
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh",
@@ -136,6 +136,36 @@ cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
 
 cdef void *_aligned(const void *room) noexcept nogil:
     return <void *>((<uintptr_t>room + FC_ALIGN - 1) & ~(<uintptr_t>FC_ALIGN - 1))
+
+
+cdef class Block:
+    """The bytes of a result, a part of a room: the last array on them gives the room back to be kept.
+
+    They begin in the middle of a page. NumPy's large arrays begin 16 bytes after the start of one; a result that began
+    a little further in its own would be written where the next loads seem to be, as far as 12 bits of an address tell:
+    relu on 1.6 MB takes 60 us with a result 48 bytes further, 44 half a page further.
+    """
+
+    cdef Py_buffer room
+    cdef Py_ssize_t nbytes
+
+    def __cinit__(self, room, Py_ssize_t nbytes):
+        PyObject_GetBuffer(room, &self.room, PyBUF_WRITABLE)
+        self.nbytes = nbytes
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        cdef uintptr_t half = _memory.PAGE // 2
+        cdef uintptr_t start = ((<uintptr_t>self.room.buf + half - 1) & ~(2 * half - 1)) + half
+        PyBuffer_FillInfo(view, self, <void *>start, self.nbytes, False, flags)
+
+    def __dealloc__(self):
+        if self.room.buf != NULL:
+            room = <object>self.room.obj
+            PyBuffer_Release(&self.room)
+            keep(room)
+
+
+_memory.Block = Block
 
 
 cdef class Plan:

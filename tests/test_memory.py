@@ -5,6 +5,8 @@ that is full of NaNs and aligned as badly as it may be.
 """
 
 import gc
+import pickle
+import random
 import resource
 import signal
 import sys
@@ -292,6 +294,123 @@ def test_an_interrupted_call_gives_its_workspace_back():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(_memory._free) == 1
+
+
+# --- rooms of outputs ---------------------------------------------------------------------------
+
+LARGE = reals(1, 40, 64, 64)  # 640 KB, and so are the results
+
+
+def address(a):
+    return a.__array_interface__["data"][0]
+
+
+def test_a_large_result_is_an_ordinary_array():
+    y = fc.relu(LARGE)
+    assert type(y) is np.ndarray and y.dtype == np.float32 and y.shape == LARGE.shape
+    assert y.flags.c_contiguous and y.flags.writeable and address(y) % 64 == 0
+    y[...] = 1
+    assert_array_equal(y.copy(), pickle.loads(pickle.dumps(y)))
+    with pytest.raises(ValueError, match="own"):
+        y.resize(3)
+
+
+def test_a_room_serves_again_when_its_last_view_has_died():
+    fc.free_memory()
+    y = fc.relu(LARGE)
+    first, view = address(y), y[0, 1:, ::2]
+    want = view.copy()
+    del y
+    others = [fc.relu(LARGE - n) for n in range(3)]
+    assert first not in map(address, others)
+    assert_array_equal(view, want)
+    del view
+    assert address(fc.relu(LARGE)) == first
+    buffer = memoryview(fc.relu(LARGE))
+    assert address(fc.relu(LARGE)) != address(np.asarray(buffer))
+
+
+def test_rooms_are_for_results_of_their_size():
+    fc.free_memory()
+    fc.relu(LARGE)
+    assert len(_memory._warm) == 1
+    fc.relu(reals(1, 43, 64, 64))  # a room is an eighth larger than what it is for at most
+    assert len(_memory._warm) == 1
+    fc.relu(LARGE[:, :33])
+    fc.relu(LARGE.astype(np.float64))
+    assert len(_memory._warm) == 3
+    fc.free_memory()
+    assert not _memory._warm
+
+
+def test_no_more_is_kept_than_the_cap_says(monkeypatch):
+    monkeypatch.setattr(_memory, "WARM_BYTES", 2_000_000)
+    fc.free_memory()
+    layers = [fc.relu(LARGE) for _ in range(100)]
+    last = {address(y) // 4096 for y in layers[-2:]}
+    while layers:
+        del layers[0]
+    assert len(_memory._warm) == 2
+    assert {address(fc.relu(LARGE)) // 4096, address(fc.relu(LARGE)) // 4096} <= last
+    monkeypatch.setattr(_memory, "WARM_BYTES", 1000)
+    fc.relu(LARGE)
+    assert not _memory._warm
+
+
+def test_no_room_is_handed_out_twice():
+    """Threads that keep results, views of them and garbage in circles: each finds what it wrote."""
+    image = np.zeros((1, 40, 64, 64), np.float32)
+
+    def work(seed):
+        draw, kept = random.Random(seed), []
+        for n in range(150):
+            y = fc.relu(image)
+            y[...] = mark = seed * 1000 + n
+            kept.append((y[:, draw.randrange(40) :], mark))
+            if draw.random() < 0.2:
+                circle = [y]
+                circle.append(circle)
+            while len(kept) > draw.randrange(6):
+                view, mark = kept.pop(draw.randrange(len(kept)))
+                assert (view == mark).all()
+            if draw.random() < 0.02:
+                gc.collect()
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(16)))
+    assert sum(room.nbytes for room in _memory._warm) <= _memory.WARM_BYTES
+
+
+def test_rooms_after_a_fork_are_each_process_own():
+    script = """
+import os
+import numpy as np
+import fastconv as fc
+from fastconv import _memory
+
+x = np.ones((1, 40, 64, 64), np.float32)
+kept, _ = fc.relu(x), fc.relu(x)
+del _
+assert len(_memory._warm) == 1
+_memory._lock.acquire()  # as if another thread were in it at the fork
+child = os.fork()
+if child == 0:
+    kept[...] = 2
+    for n in range(5):
+        y = fc.relu(x)
+        assert (y == 1).all() and (kept == 2).all()
+    os._exit(0)
+_memory._lock.release()
+y = fc.relu(x)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert (y == 1).all() and (kept == 1).all()
+"""
+    run_script(script)
+
+
+def test_arrays_may_outlive_the_interpreter():
+    run_script("import numpy as np, fastconv as fc, sys\nsys.y = fc.relu(np.ones((1, 40, 64, 64)))")
 
 
 # --- growth -------------------------------------------------------------------------------------
