@@ -27,6 +27,9 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     return item;
 }
 
+/* Without a polynomial: as fast as a copy. */
+static int cheap(fc_activation a) { return a <= FC_LEAKY_RELU || a == FC_HARDSIGMOID || a == FC_HARDSWISH; }
+
 fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan)
 {
     const fc_kernels *kernels = fc_kernels_for(options, problem->type);
@@ -35,7 +38,7 @@ fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *opti
     *plan = (fc_map_plan){
         .problem = *problem,
         .work = { .kernels = kernels,
-                  .flops = 10 * n,
+                  .flops = (cheap(problem->activation) ? 1 : 20) * n,
                   .bytes = 2 * n * (double)kernels->size,
                   .run = run,
                   .items = problem->rows * ((problem->row + BLOCK - 1) / BLOCK) },
