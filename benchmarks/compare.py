@@ -23,6 +23,12 @@ from benchmarks.problems import Layer
 
 TYPES = {"float32": "f32", "float64": "f64"}
 README = ROOT / "README.md"
+ALT = "Speed over the best peer and per cent of the machine's limit, layer by layer"
+AGAIN = (
+    "`python benchmarks/compare.py --readme` measures it again; "
+    "[benchmarks/README.md](benchmarks/README.md) says how."
+)
+SAMPLE, QUICK_SAMPLE = 24, 3
 PEERS = ["torch", "onednn", "onnxruntime", "openvino", "filter2d"]
 
 
@@ -36,9 +42,16 @@ def main(arguments: list[str] | None = None) -> None:
     if options.plot:
         drawing.plot(rows, options.plot)
     if options.readme:
-        command = " ".join(["python benchmarks/compare.py", *(arguments or sys.argv[1:])])
-        below = f"{standings.HOW_TO_READ}\n\n```sh\n{command}\n```"
+        pictures = [f"![{ALT}]({path.as_posix()})" for path in _within_the_clone(options.plot)]
+        below = "\n\n".join([standings.HOW_TO_READ, *pictures, AGAIN])
         standings.write_readme(README, rows, _conditions(facts), below)
+
+
+def _within_the_clone(path: Path | None) -> list[Path]:
+    """The path from the root on, if there is one."""
+    if path is None or not path.resolve().is_relative_to(ROOT):
+        return []
+    return [path.resolve().relative_to(ROOT)]
 
 
 def _loaded(paths: list[Path]) -> tuple[list[standings.Row], dict]:
@@ -77,9 +90,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--sample",
         type=int,
-        default=24,
         metavar="N",
-        help="at most N layers a set, drawn by how many models have them; 0: all (default 24)",
+        help="at most N layers a set, drawn by how many models have them; 0: all (default "
+        f"{SAMPLE}, {QUICK_SAMPLE} with --quick)",
     )
     add("--seed", type=int, default=0, help="of the sample")
     counts = sorted({1, min(2, fastconv.get_num_threads())})
@@ -105,9 +118,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--readme", action="store_true", help="write the table into README.md, between its marks")
     add("--load", nargs="+", type=Path, metavar="FILE", help="report such files; measure nothing")
     options = parser.parse_args(arguments)
+    if options.sample is None:
+        options.sample = QUICK_SAMPLE if options.quick else SAMPLE
     if options.quick:
-        options.sample, options.rounds, options.cold = 3, 3, False
-        options.threads = options.threads[-1:]
+        options.rounds, options.cold, options.threads = 3, False, options.threads[-1:]
     return options
 
 
@@ -120,8 +134,8 @@ def _measured(options: argparse.Namespace) -> tuple[list[standings.Row], dict]:
         (name, layer, TYPES[dtype], threads)
         for name, layers in _sets(options)
         for dtype in options.dtype
-        for threads in options.threads
         for layer in layers
+        for threads in options.threads
     ]
     how = {"peers": options.peers, "rounds": options.rounds, "cold": options.cold}
     rows = []
@@ -156,12 +170,13 @@ def _facts(options: argparse.Namespace, rows: list[standings.Row]) -> dict:
 
 
 def _conditions(facts: dict) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    versions = {"fastconv": facts["fastconv"], "NumPy": facts["numpy"], **facts["versions"]}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     peaks = ", ".join(f"{peak:.0f} GF/s ({of})" for of, peak in facts["fma_peak"].items())
     return (
         f"{facts['date']}, {facts['cpu']}, {facts['cpus']} CPUs, {facts['isa']}. "
         f"FMA peak by element type and threads: {peaks}.\n"
-        f"fastconv {facts['fastconv']}, NumPy {facts['numpy']}, {versions}."
+        f"{packages}."
     )
 
 

@@ -12,9 +12,9 @@ from benchmarks.standings import Entry, Row
 # A round lasts so many seconds, or one call.
 ROUND = 0.004
 COLD_ROUNDS = 3
-# Who needs so many times the best time is measured once; the seconds that rounds beyond the third
-# may begin in.
-HOPELESS = 10
+# Who needs so many times the best time, and so many seconds, is measured once.
+HOPELESS, LONG = 10, 0.05
+# The seconds that rounds beyond the third may begin in.
 LEAST_ROUNDS = 3
 PATIENCE = 1.0
 
@@ -79,7 +79,7 @@ def _calls(team: dict[str, workers.Worker], entries: dict[str, Entry]) -> dict[s
     answers = {name: answer for name, answer in answers.items() if answer}
     best = min((seconds for _, seconds in answers.values()), default=0)
     for name, (_, seconds) in answers.items():
-        if seconds > HOPELESS * best:
+        if seconds > max(HOPELESS * best, LONG):
             entries[name].rounds.append(seconds)
     return {name: n for name, (n, _) in answers.items() if not entries[name].rounds}
 

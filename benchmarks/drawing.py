@@ -36,14 +36,13 @@ def _speeds(panel, rows: list[Row], title: str) -> None:
     """Layers sorted within each set; what stands above the line of 1 is faster than everyone."""
     ends = []
     for start, name, group in _places(rows, "ratio"):
-        for contender, marker in zip(ours.OURS, "o.", strict=True):
+        for contender, marker in zip(ours.OURS, "o_", strict=True):
             points = [(start + i, row.ratio(contender)) for i, row in enumerate(group)]
             points = [point for point in points if point[1]]
             ends += [ratio for _, ratio in points]
             colours = [WIN if ratio >= 1 else LOSS for _, ratio in points]
-            alpha = 1 if marker == "o" else 0.45
             x, y = zip(*points, strict=True) if points else ((), ())
-            panel.scatter(x, y, c=colours, s=14, marker=marker, alpha=alpha, linewidths=0)
+            panel.scatter(x, y, c=colours, s=14, marker=marker, linewidths=0.8)
         _name(panel, start, len(group), name)
     panel.axhline(1, color="black", linewidth=0.8)
     panel.set_yscale("log")
@@ -51,7 +50,7 @@ def _speeds(panel, rows: list[Row], title: str) -> None:
     panel.set_yticks(ticks, [f"{t:g}x" for t in ticks])
     panel.minorticks_off()
     panel.set_ylabel("speed over the best peer")
-    panel.set_title(f"{title}: dots, layers prepared once; faint dots, functions", loc="left")
+    panel.set_title(f"{title}: dots, layers prepared once; dashes, functions", loc="left")
 
 
 def _percents(panel, rows: list[Row], title: str) -> None:
@@ -89,8 +88,10 @@ def _places(rows: list[Row], by: str):
 
 
 def _name(panel, start: int, length: int, name: str) -> None:
-    """The name of a set below its layers, and a line that ends them."""
-    panel.axvline(start + length - 1 + (GAP + 1) / 2, color="lightgrey", linewidth=0.8)
+    """The name of a set below its layers, and a line before them."""
+    if start:
+        panel.axvline(start - (GAP + 1) / 2, color="lightgrey", linewidth=0.8)
+    panel.set_xlim(-GAP, start + length + GAP - 1)
     ticks = [*panel.get_xticks()] if start else []
     labels = [label.get_text() for label in panel.get_xticklabels()] if start else []
     panel.set_xticks([*ticks, start + (length - 1) / 2], [*labels, name], rotation=30, ha="right")

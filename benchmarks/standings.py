@@ -48,10 +48,10 @@ class Row:
         """For `from_json`; some of it is for other readers alone."""
         p = self.problem
         plain = dataclasses.asdict(self) | {"problem": str(p), "flops": p.flops}
-        for name, entry in plain["entries"].items():
-            entry["seconds"] = self.entries[name].seconds()
+        for entry in plain["entries"].values():
             for times in ("rounds", "cold"):
                 entry[times] = [float(f"{seconds:.4g}") for seconds in entry[times]]
+            entry["seconds"] = min(entry["rounds"], default=None)
         return plain
 
     @classmethod

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # A slow contender is not measured more often for being slow.
 PATIENCE = 10
-TRIALS, WAKING = 4, 0.03
+TRIALS, WAKING = 4, 0.05
 STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Calls in a row, at most; and how many of them one that warms up goes with.
