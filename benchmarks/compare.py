@@ -28,7 +28,7 @@ AGAIN = (
     "`python benchmarks/compare.py --readme` measures it again; "
     "[benchmarks/README.md](benchmarks/README.md) says how."
 )
-SAMPLE, QUICK_SAMPLE = 24, 3
+SAMPLE, QUICK_SAMPLE = 20, 3
 PEERS = ["torch", "onednn", "onnxruntime", "openvino", "filter2d"]
 
 

@@ -172,8 +172,11 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """A multiplication and an addition a product."""
-        return (2 if self.is_conv else 1) * self.macs
+        """Two operations a product; of a pooling, what windows that are doubled along each axis in
+        turn need."""
+        if self.is_conv:
+            return 2 * self.macs
+        return math.prod(self.output_shape) * sum((k - 1).bit_length() for k in self.kernel)
 
     def nbytes(self, dtype: str) -> int:
         """Every input read once and every output written once."""
