@@ -7,7 +7,7 @@ from benchmarks.standings import Row, groups
 
 WIN, LOSS, FMA, COPY = "#2a6f97", "#d1495b", "#e09f3e", "#5f8f5f"
 GAP = 3  # places between two sets
-TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -22,7 +22,11 @@ def plot(rows: list[Row], path: Path) -> None:
     for row in rows:
         tables.setdefault((row.dtype, row.threads), []).append(row)
     figure, panels = pyplot.subplots(
-        2 * len(tables), figsize=(12, 5.5 * len(tables)), squeeze=False, layout="constrained"
+        2 * len(tables),
+        figsize=(12, 7.5 * len(tables)),
+        height_ratios=[3, 2] * len(tables),
+        squeeze=False,
+        layout="constrained",
     )
     for i, ((dtype, threads), table) in enumerate(tables.items()):
         title = f"float{dtype[1:]}, {threads} thread{'s' * (threads > 1)}"
@@ -71,7 +75,9 @@ def _percents(panel, rows: list[Row], title: str) -> None:
     panel.scatter([], [], c=FMA, s=14, label="arithmetic is the limit")
     panel.scatter([], [], c=COPY, s=14, label="memory is")
     handles, labels = panel.get_legend_handles_labels()
-    panel.legend(handles[-2:], labels[-2:], loc="upper right", ncols=2, frameon=False)
+    panel.legend(
+        handles[-2:], labels[-2:], loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False
+    )
     panel.set_title(f"{title}: share of what the machine can do", loc="left")
 
 
