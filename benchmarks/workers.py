@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import baselines, ours, peers
+from benchmarks import baselines, binding, ours, peers
 from benchmarks.checking import at_positions
 from benchmarks.functions import Call, parse
 from benchmarks.problems import Problem, arrays
@@ -144,6 +144,7 @@ class Bench:
         self.run = _prepare(self.contender, problem, self.threads, dtype)
         self.inputs = () if isinstance(problem, Call) else arrays(problem, dtype)
         values = at_positions(problem, np.asarray(self.run()))
+        binding.bind_helpers(self.run, self.threads)
         return values
 
     def calls(self, seconds: float) -> tuple[int, float]:
@@ -171,6 +172,7 @@ class Bench:
 
     def _loop(self, calls: int) -> float:
         run = self.run
+        binding.move_caller()
         start = time.perf_counter()
         for _ in range(calls):
             run()
@@ -182,6 +184,7 @@ class Bench:
             self.evicting = np.zeros(EVICTING, np.uint8)
         self.evicting += 1
         self.inputs[0].max()
+        binding.move_caller()
         start = time.perf_counter()
         self.run()
         seconds = time.perf_counter() - start
@@ -189,6 +192,7 @@ class Bench:
 
     def rounds(self, seconds: float, rounds: int) -> list[float]:
         """The seconds of each call, until so many have passed in all."""
+        binding.move_caller()
         self.run()
         times: list[float] = []
         spent = 0.0
