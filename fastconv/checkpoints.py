@@ -224,6 +224,7 @@ class _Tensors:
     def storage(self, identity: tuple) -> np.ndarray:
         """The storage that a persistent id stands for: ("storage", type, key, device, elements)."""
         _, kind, key, _, count = identity
+        _expect(kind, _Name), _expect(key, str), _expect(count, int)
         if key not in self.storages:
             if kind.name not in _STORAGE_TYPES:
                 raise CheckpointError(f"tensors of {kind} are not read")
@@ -237,7 +238,7 @@ class _Tensors:
         """torch._utils._rebuild_tensor_v2: offset and strides count elements of the storage."""
         numbers = (offset, *shape, *strides)
         if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise CheckpointError(f"no tensor: offset {offset}, shape {shape}, strides {strides}")
+            raise CheckpointError("a tensor needs an offset, and as many sizes as strides")
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         if len(shape) > MOST_AXES or (0 not in shape and last >= storage.size):
             raise CheckpointError(
@@ -252,9 +253,10 @@ class _Tensors:
 def _from_pytorch(archive: _Archive) -> dict[str, np.ndarray]:
     tensors = _Tensors(archive)
     calls = {
-        _Name("collections", "OrderedDict"): lambda *items: dict(*items),
+        _Name("collections", "OrderedDict"): lambda: {},
         _Name("torch", "Size"): tuple,
         _Name("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        _Name("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
         _Name("torch._utils", "_rebuild_tensor_v2"): tensors.tensor,
     }
     content = _unpickled(bytes(archive[archive.pickle]), calls, tensors.storage)
@@ -270,6 +272,8 @@ def _unpickled(data: bytes, calls: dict[_Name, Callable], persistent: Callable) 
     """What a pickle describes, made of dictionaries, lists, tuples, text, numbers and `calls`.
 
     `pickletools` reads the opcodes; those that are listed here are carried out, any other ends it.
+    Tuples may hold one another in ways that take for ever to hash or to print, so that neither is
+    done to anything before its type is known.
     """
     import pickletools  # slow to import
 
@@ -324,12 +328,12 @@ def _unpickled(data: bytes, calls: dict[_Name, Callable], persistent: Callable) 
             case "GLOBAL":
                 stack.append(_Name(*argument.split(" ")))
             case "STACK_GLOBAL":
-                stack[-2:] = [_Name(*stack[-2:])]
+                stack[-2:] = [_Name(*(_expect(part, str) for part in stack[-2:]))]
             case "BINPERSID":
                 stack.append(persistent(stack.pop()))
             case "REDUCE":
                 name, arguments = stack.pop(-2), stack.pop()
-                if name not in calls:
+                if _expect(name, _Name) not in calls:
                     raise CheckpointError(f"wants {name}; only tensors are read: save a state_dict")
                 stack.append(calls[name](*arguments))
             case "BUILD":  # the attributes of a dictionary, such as the _metadata of a state_dict

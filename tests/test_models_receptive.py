@@ -298,6 +298,22 @@ def test_a_layer_that_asks_for_arrays_is_a_step_of_its_own():
     np.testing.assert_array_equal(graph.run(x), net(x))
 
 
+def test_numbers_and_shapes_of_a_recorded_array_are_plain():
+    class Net(nn.Module):
+        def forward(self, x):
+            assert np.shape(x) == x.shape == (1, 2, 4, 4) and np.ndim(x) == x.ndim == 4
+            assert x.size == 32 and len(x) == 1 and x.dtype == np.float32 and x.tolist()
+            scaled = x / (1 + abs(x).max())
+            if scaled.any():
+                raise ValueError("a recording runs on zeros")
+            first, second = np.split(scaled, 2, axis=1)
+            return first * float(second.sum()) + [part for part in x][0][np.argmax(x) : 1]
+
+    graph = record(Net(), (1, 2, 4, 4))
+    assert graph.outputs.shape == (1, 1, 4, 4)
+    assert field(nn.Sequential(conv(3), nn.ReLU()), (1, 9, 9)).size == 3
+
+
 # Summary
 
 

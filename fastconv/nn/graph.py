@@ -118,6 +118,15 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self._value)
 
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __float__(self) -> float:
+        return float(self._value)
+
+    def __index__(self) -> int:
+        return operator.index(self._value)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """For whoever insists on an array; what comes of it is not recorded."""
         return np.array(self._value, dtype=dtype)
@@ -208,16 +217,17 @@ class Recorder:
 
     def _result(self, kind: str, result: Any, name: str, **fields: Any) -> Any:
         node = Node(kind, name, result, **fields)
-        if isinstance(result, np.ndarray):
+        if isinstance(result, (np.ndarray, np.generic)):
             return self._traced(result, node)
-        if not isinstance(result, (tuple, list)):
-            return result  # a number: nothing that follows depends on an array
+        several = isinstance(result, (tuple, list)) and len(result) > 0
+        if not several or not all(isinstance(part, np.ndarray) for part in result):
+            return result  # a shape, a number: nothing that follows depends on an array
         self.graph.nodes.append(node)
         parts = []
         for position, part in enumerate(result):
             item = dict(function=operator.getitem, args=(node, position))
             parts.append(self._traced(part, Node("item", name, part, **item)))
-        return type(result)(parts)
+        return tuple(parts)
 
 
 def record(model: Module, *shapes: tuple[int, ...]) -> Graph:
