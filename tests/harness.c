@@ -1,6 +1,7 @@
 /* fastconv without Python: reads one case a line, prints one line of result bits for each.
  *
  *     type isa algorithm threads packed hurried control low high seed conv   <convolution>
+ *     type isa algorithm threads packed -       -       -   -    -    parts  <convolution>
  *     type isa -         threads -      hurried control low high seed pool   <pooling>
  *
  * all but isa and algorithm integers; harness.py writes these lines and knows the order of the rest. The inputs follow from
@@ -10,7 +11,7 @@
  * packed: weights through fc_conv_pack. hurried: a deadline that has always passed, so that every resumption happens.
  * control: bits to set in the caller's floating-point control word, which must neither change a result nor be lost.
  *
- * A line answers "ok <algorithm>: <bits in hex>...", or why not. */
+ * A line answers "ok <algorithm>: <bits in hex>...", or why not; parts: "ok <algorithm>: <outputs written>..." part by part. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,14 +214,12 @@ static void chain(const options *o, const fc_conv_problem *p, const fc_buffers *
                     for (at[2] = 0; at[2] < p->out_size[2]; at[2]++) chain_at(o, p, b, n, oc, at, to++);
 }
 
-static const char *plan_and_run(const options *o, const fc_conv_problem *p, fc_buffers *b)
+static const char *plan_for(const options *o, const fc_conv_problem *p, fc_conv_plan *plan)
 {
     const fc_options options = library_options(o);
-    fc_conv_plan plan;
-    void *packed = NULL;
-    switch (fc_conv_plan_make(p, &options, &plan)) {
+    switch (fc_conv_plan_make(p, &options, plan)) {
     case FC_OK:
-        break;
+        return plan->work.parts == o->threads ? NULL : "not the number of parts asked for";
     case FC_CANNOT:
         return "cannot";
     case FC_NO_ISA:
@@ -228,7 +227,15 @@ static const char *plan_and_run(const options *o, const fc_conv_problem *p, fc_b
     default:
         return "no such algorithm";
     }
-    if (plan.work.parts != o->threads) return "not the number of parts asked for";
+}
+
+static const char *plan_and_run(const options *o, const fc_conv_problem *p, fc_buffers *b)
+{
+    const fc_options options = library_options(o);
+    fc_conv_plan plan;
+    void *packed = NULL;
+    const char *trouble = plan_for(o, p, &plan);
+    if (trouble) return trouble;
     if (plan.work.workspace_bytes > FC_WORKSPACE_LIMIT) return "more workspace than a part may have";
     if (options.algorithm && strcmp(fc_algo_name(fc_conv_algo(&plan)), options.algorithm) != 0)
         return "another algorithm runs";
@@ -252,7 +259,37 @@ static void report(const options *o, const char *trouble, const void *y, ptrdiff
     print_bits(o, y, n);
 }
 
-static void convolution(const options *o)
+/* How many outputs each part writes: they run one by one, while all others are at their end already. */
+static void print_parts(const options *o, const fc_conv_problem *p)
+{
+    const size_t size = o->type == FC_F32 ? 4 : 8;
+    const ptrdiff_t n = p->batch * p->oc * volume(p->out_size);
+    fc_conv_plan plan;
+    const char *trouble = plan_for(o, p, &plan);
+    if (trouble) {
+        printf("%s", trouble);
+        return;
+    }
+    printf("ok %s:", fc_algo_name(fc_conv_algo(&plan)));
+    const size_t x_bytes = (size_t)(p->batch * p->ic * volume(p->size)) * size;
+    const size_t w_bytes = plan.packed_bytes + (size_t)(p->ic * p->oc / p->groups * volume(p->kernel)) * size;
+    void *x = room(x_bytes), *w = room(w_bytes), *y = room((size_t)n * size);
+    memset(x, 0, x_bytes), memset(w, 0, w_bytes);
+    void *workspace = room(plan.work.workspace_bytes * (size_t)plan.work.parts);
+    const fc_buffers b = { .x = x, .w = w, .y = y, .workspace = workspace };
+    ptrdiff_t progress[FC_MAX_PARTS], before = 0;
+    for (int part = 0; part < plan.work.parts; part++) {
+        ptrdiff_t written = 0;
+        for (int other = 0; other < plan.work.parts; other++) progress[other] = other == part ? 0 : plan.work.items;
+        fc_run(&plan.work, &b, progress, 0);
+        for (ptrdiff_t i = 0; i < n; i++) written += !isnan(value_at(o, y, i));
+        printf(" %td", written - before);
+        before = written;
+    }
+    free(x), free(w), free(y), free(workspace);
+}
+
+static void convolution(const options *o, int parts)
 {
     fc_conv_problem p = { .type = o->type };
     p.transposed = (int)read_int();
@@ -265,6 +302,10 @@ static void convolution(const options *o)
     lay_out(p.x_stride, p.ic, p.size, last);
     lay_out(p.y_stride, p.oc, p.out_size, last);
     lay_out(p.w_stride, (p.transposed ? p.oc : p.ic) / p.groups, p.kernel, 0);
+    if (parts) {
+        print_parts(o, &p);
+        return;
+    }
 
     const ptrdiff_t n = p.batch * p.oc * volume(p.out_size);
     void *x = random_array(o, 0, p.batch * p.ic * volume(p.size));
@@ -320,7 +361,8 @@ int main(void)
         o.type = (fc_type)type;
         o.seed = (uint64_t)read_int();
         if (scanf("%7s", op) != 1) fail("an op is missing");
-        if (strcmp(op, "conv") == 0) convolution(&o);
+        if (strcmp(op, "conv") == 0) convolution(&o, 0);
+        else if (strcmp(op, "parts") == 0) convolution(&o, 1);
         else if (strcmp(op, "pool") == 0) pooling(&o);
         else fail("no such op");
         putchar('\n');

@@ -166,6 +166,7 @@ def conv_line(
     low: int = -8,
     high: int = 0,
     activation: int = 0,
+    op: str = "conv",
 ) -> str:
     """A convolution as the harness reads it; see harness.c."""
     flags = (case.transposed, case.last, case.bias, activation)
@@ -179,7 +180,7 @@ def conv_line(
     ]  # fmt: skip
     numbers = [int(n) for group in (flags, counts, *axes) for n in group]
     how = (isa, algorithm, threads, int(packed), int(hurried), control, low, high, case.seed)
-    return " ".join(map(str, (_type(dtype), *how, "conv", *numbers)))
+    return " ".join(map(str, (_type(dtype), *how, op, *numbers)))
 
 
 def _type(dtype) -> int:
@@ -189,6 +190,11 @@ def _type(dtype) -> int:
 def chain_line(case: Case, dtype, **options) -> str:
     """The same convolution as scalar chains of fma."""
     return conv_line(case, dtype, "-", "chain", **options)
+
+
+def parts_line(case: Case, isa: str, threads: int) -> str:
+    """How many outputs each part of a prepared convolution in float32 writes."""
+    return conv_line(case, np.float32, isa, "auto", threads, packed=True, op="parts")
 
 
 def bits(answer: str) -> str:

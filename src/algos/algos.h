@@ -49,14 +49,19 @@ static inline ptrdiff_t fc_share(ptrdiff_t total, ptrdiff_t i, ptrdiff_t n)
 {
     return total / n * i + fc_min(i, total % n);
 }
-/* The first vector of the i-th of n blocks of columns: whole tiles, as long as there is one for each block. */
+/* The first vector of the i-th of n blocks of columns: whole tiles, as long as there is one for each block; one vector left
+ * over joins the last. */
+static inline ptrdiff_t fc_block_tiles(ptrdiff_t vectors) { return fc_max((vectors + 1) / FC_VECTORS, 1); }
 static inline ptrdiff_t fc_block_start(ptrdiff_t vectors, ptrdiff_t i, ptrdiff_t n)
 {
-    const ptrdiff_t tiles = fc_ceil_div(vectors, FC_VECTORS);
-    return tiles < n ? fc_share(vectors, i, n) : fc_min(fc_share(tiles, i, n) * FC_VECTORS, vectors);
+    const ptrdiff_t tiles = fc_block_tiles(vectors);
+    if (tiles < n) return fc_share(vectors, i, n);
+    return i == n ? vectors : fc_share(tiles, i, n) * FC_VECTORS;
 }
-/* Vectors of the longest of them. */
-static inline ptrdiff_t fc_block_longest(ptrdiff_t vectors, ptrdiff_t n) { return fc_block_start(vectors, 1, n); }
+static inline ptrdiff_t fc_block_longest(ptrdiff_t vectors, ptrdiff_t n)
+{
+    return fc_max(fc_block_start(vectors, 1, n), vectors - fc_block_start(vectors, n - 1, n));
+}
 /* Multiply-adds of an item at most, where rows can be fewer: some 50 ms in plain C, so that a deadline is met. */
 #define FC_ITEM_WORK ((double)(1 << 26))
 static inline int fc_late(double deadline) { return deadline > 0 && fc_clock() >= deadline; }
@@ -112,10 +117,9 @@ typedef struct fc_block {
     void *room;     /* for packing weights */
 } fc_block;
 void fc_block_run(const fc_conv_plan *, const fc_phase *, const fc_buffers *, const fc_block *);
-/* Splits vectors of columns and rows of output channels, repeats times, into column_blocks x row_blocks x repeats items, at
- * most `most` vectors each, so that the busiest part does least; pack_cost: preparing one vector, in multiply-adds of a
- * vector for each row. */
-void fc_grid_book(fc_conv_plan *, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t repeats, double pack_cost);
+/* Splits columns and rows of output channels, repeats times, into column_blocks x row_blocks x repeats items, about
+ * `most` vectors each, so that the busiest part does least; pack_cost: preparing one vector, in multiply-adds of a vector. */
+void fc_grid_book(fc_conv_plan *, ptrdiff_t columns, ptrdiff_t most, ptrdiff_t repeats, double pack_cost);
 /* y at output channel row of a group, first output of the first image */
 void *fc_y_row(const fc_conv_plan *, const fc_buffers *, ptrdiff_t group, ptrdiff_t row);
 const void *fc_bias_row(const fc_conv_plan *, const fc_buffers *, ptrdiff_t group, ptrdiff_t row);

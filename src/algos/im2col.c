@@ -45,7 +45,7 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t held = fc_min(p->k_block, fc_max(chain, 1));
     const ptrdiff_t fit = PANEL_BYTES / (held * k->lanes * (ptrdiff_t)k->size);
     const ptrdiff_t panel = fc_max(fit - fit % FC_VECTORS, FC_VECTORS);
-    fc_grid_book(p, vectors, panel, fc_phases(p) * p->problem.groups, PACK_COST);
+    fc_grid_book(p, p->problem.batch * f.outputs, panel, fc_phases(p) * p->problem.groups, PACK_COST);
     p->column_block = fc_block_longest(vectors, p->column_blocks);
     p->work.workspace_bytes = (size_t)(room_of(p, chain) + p->column_block * k->lanes * held) * k->size;
 }

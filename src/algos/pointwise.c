@@ -55,7 +55,7 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t *o = p->problem.out_size;
     const ptrdiff_t vectors = fc_ceil_div(o[0] * o[1] * o[2], k->lanes);
     const ptrdiff_t most = fc_max(BLOCK_BYTES / (fc_max(p->icg, 1) * k->lanes * (ptrdiff_t)k->size), FC_VECTORS);
-    fc_grid_book(p, vectors, most, p->problem.groups * p->problem.batch, 0);
+    fc_grid_book(p, o[0] * o[1] * o[2], most, p->problem.groups * p->problem.batch, 0);
     p->column_block = fc_block_longest(vectors, p->column_blocks);
     p->work.workspace_bytes = (size_t)(room_of(p) + panel_of(p)) * k->size;
 }

@@ -5,26 +5,50 @@
 
 enum { TILE_ROWS = 8, TILE_COLUMNS = FC_VECTORS * FC_LANES_MAX };
 
-void fc_grid_book(fc_conv_plan *p, ptrdiff_t vectors, ptrdiff_t most, ptrdiff_t repeats, double pack_cost)
+/* Multiply-adds, and columns to prepare, of the items from first to end, counted in multiply-adds of one step. */
+static double load_of(const fc_conv_plan *p, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t end, double pack_cost)
 {
-    const ptrdiff_t mr = p->work.kernels->mr, rows = fc_ceil_div(p->ocg, mr), parts = p->work.parts;
-    ptrdiff_t least = fc_ceil_div(vectors, most);
-    while (fc_block_longest(vectors, least) > most) least++;
+    const ptrdiff_t lanes = p->work.kernels->lanes, vectors = fc_ceil_div(columns, lanes), n = p->column_blocks;
+    const ptrdiff_t mr = p->work.kernels->mr, rows = fc_ceil_div(p->ocg, mr);
+    double load = 0;
+    for (ptrdiff_t i = 0; i < 2; i++) {
+        const ptrdiff_t item = i ? end : first, block = item / p->row_blocks, row_block = item % p->row_blocks;
+        const ptrdiff_t start = fc_min(fc_block_start(vectors, block % n, n) * lanes, columns);
+        const ptrdiff_t next = fc_min(fc_block_start(vectors, block % n + 1, n) * lanes, columns);
+        const double before = (double)(block / n * columns + start), wide = (double)(next - start);
+        const double done = (double)(fc_share(rows, row_block, p->row_blocks) * mr);
+        load += (i ? 1 : -1) * (before * (double)(rows * mr) + wide * done);
+        load += (i ? 1 : -1) * pack_cost * (before + (i && row_block > 0 ? wide : 0));
+    }
+    return load;
+}
+
+/* Of the busiest part: the first, which has the larger shares, or the last, whose columns end in what is left over. */
+static double most_load(const fc_conv_plan *p, ptrdiff_t columns, ptrdiff_t repeats, double pack_cost)
+{
+    const ptrdiff_t items = repeats * p->column_blocks * p->row_blocks, parts = p->work.parts;
+    const double first = load_of(p, columns, 0, fc_ceil_div(items, parts), pack_cost);
+    const double last = load_of(p, columns, items - items / parts, items, pack_cost);
+    return first > last ? first : last;
+}
+
+void fc_grid_book(fc_conv_plan *p, ptrdiff_t columns, ptrdiff_t most, ptrdiff_t repeats, double pack_cost)
+{
+    const ptrdiff_t vectors = fc_ceil_div(columns, p->work.kernels->lanes), parts = p->work.parts;
+    const ptrdiff_t rows = fc_ceil_div(p->ocg, p->work.kernels->mr);
+    const ptrdiff_t least = fc_ceil_div(fc_block_tiles(vectors), most / FC_VECTORS);
+    ptrdiff_t best_columns = 0, best_rows = 0;
     double best = -1;
-    for (ptrdiff_t row_blocks = 1; row_blocks <= fc_min(rows, 2 * parts); row_blocks++)
-        for (ptrdiff_t column_blocks = least; column_blocks < least + 2 * parts && column_blocks <= vectors;
-             column_blocks++) {
-            const ptrdiff_t items = repeats * column_blocks * row_blocks,
-                            wide = fc_block_longest(vectors, column_blocks);
-            const ptrdiff_t share = fc_ceil_div(items, parts), prepared = fc_ceil_div(share, row_blocks);
-            const double load = (double)wide *
-                                ((double)(share * fc_ceil_div(rows, row_blocks) * mr) + (double)prepared * pack_cost);
-            if (best < 0 || load < best * 0.999) {
-                best = load;
-                p->column_blocks = column_blocks;
-                p->row_blocks = row_blocks;
-            }
+    for (p->row_blocks = 1; p->row_blocks <= fc_min(rows, 2 * parts); p->row_blocks++)
+        for (p->column_blocks = least; p->column_blocks < fc_min(least + 2 * parts, vectors + 1); p->column_blocks++) {
+            const double load = most_load(p, columns, repeats, pack_cost);
+            if (best >= 0 && load >= best * 0.999) continue;
+            best = load;
+            best_columns = p->column_blocks;
+            best_rows = p->row_blocks;
         }
+    p->column_blocks = best_columns;
+    p->row_blocks = best_rows;
     p->work.items = repeats * p->column_blocks * p->row_blocks;
 }
 
