@@ -12,9 +12,9 @@
 enum {
     BOX_BYTES = 384 << 10,  /* of a box, in L2 beside a block of weights */
     REGION_PIXELS = 256,    /* of an item at most: what packing a block of weights is repaid by */
-    CHAIN_STEPS = 256,      /* of weights met by all pixels of an item: a panel of them stays in L2 */
-    TAP_BYTES = 512 << 10,  /* of the table of tap offsets */
-    PIXEL_AXES = 4          /* batch, depth, height, width */
+    CHAIN_STEPS = 42, /* of a panel at a time for each pixel of a tile: 64 KB, in L2; of 3 pixels 16 KB, in L1 */
+    TAP_BYTES = 512 << 10, /* of the table of tap offsets */
+    PIXEL_AXES = 4 /* batch, depth, height, width */
 };
 
 /* Where the tiles read: the image, or a box around what a region reads. */
@@ -131,12 +131,14 @@ static const char *cannot(const fc_conv_plan *p)
 /* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
 static double channels_cost(const fc_conv_plan *p)
 {
-    const double PACK = 5, ROWS = 3,
-                 STORE = 4; /* a vector of weights packed, or transposed and used; of sums transposed */
+    /* a vector of weights packed, or transposed and used; a vector of sums transposed */
+    const double PACK = 5, ROWS = 3, STORE = 4;
+    const double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
     const ptrdiff_t lanes = p->work.kernels->lanes, pixels = pixels_of(p);
     const double idle = (double)(vectors_of(p) * lanes) / (double)p->ocg;
     const double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
-    return idle * (1 + weights / (double)fc_min(pixels, REGION_PIXELS) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
+    return idle *
+           (loads + weights / (double)fc_min(pixels, REGION_PIXELS) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
 }
 
 /* The cheaper of direct and im2col: lanes along rows of the image, or along all of it. */
@@ -197,7 +199,7 @@ static void book(fc_conv_plan *p)
 {
     const ptrdiff_t parts = p->work.parts;
     shape_region(p, p->region);
-    p->k_block = fc_max(fc_min(CHAIN_STEPS / taps_of(p), p->icg), 1);
+    p->k_block = fc_max(fc_min(CHAIN_STEPS * p->work.kernels->pixels / taps_of(p), p->icg), 1);
     /* output channels are split until the busiest part does least */
     const ptrdiff_t others = regions_of(p) * p->problem.groups, vectors = vectors_of(p);
     ptrdiff_t best = -1;
