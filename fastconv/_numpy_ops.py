@@ -14,6 +14,7 @@ import numpy as np
 from . import _core, _memory
 
 F32 = np.dtype(np.float32)
+F64 = np.dtype(np.float64)
 
 # inf - inf and overflow are results of these functions, not accidents in them.
 quiet = np.errstate(all="ignore")
@@ -32,12 +33,20 @@ def along(v: np.ndarray, axis: int, ndim: int) -> np.ndarray:
 @quiet
 def pool(problem, x: np.ndarray, out: np.ndarray, indices: np.ndarray | None):
     """The door's `pool` for the types that the engine has no kernels for."""
-    if problem.kind == "max":
+    wide_type = engine_type(x.dtype)
+    if wide_type is None:
         max_pool(problem, x, out, indices)
-    else:  # float16, computed in float32
-        wide = _memory.empty(out.shape, F32)
-        _core.pool(problem, x.astype(np.float32), wide, None)
-        out[...] = wide
+        return
+    wide = _memory.empty(out.shape, wide_type)
+    _core.pool(problem, x.astype(wide_type), wide, indices)
+    if problem.kind == "max" and x.dtype.kind in "biu":  # of a window that lies in padding alone
+        np.maximum(wide, lowest(x.dtype), out=wide)
+    out[...] = wide
+
+
+def engine_type(dtype: np.dtype) -> np.dtype | None:
+    """The narrowest float type of the engine that holds all values of a type, which has fewer bytes."""
+    return next((t for t in (F32, F64) if dtype.itemsize < t.itemsize), None)
 
 
 def windows(problem) -> list:

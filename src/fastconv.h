@@ -151,8 +151,15 @@ typedef struct fc_conv_plan {
 
 typedef struct fc_pool_plan {
     fc_work work;
-    fc_pool_problem problem;
-    ptrdiff_t band; /* rows of outputs of an item */
+    fc_pool_problem problem; /* adaptive windows that are all alike made ordinary ones */
+    ptrdiff_t rows, band; /* rows of outputs, of all and of an item */
+    ptrdiff_t blocks, block; /* columns of outputs: blocks of a row, outputs of a block */
+    ptrdiff_t unit, channel_blocks; /* channels side by side in memory that make one column; 1: each by itself */
+    int single; /* planes become one output each, side by side */
+    int slides; /* windows are two or three wide: a row goes through registers, not through the sheet */
+    /* elements of a row of the sheet, of the sheet, of its rows reduced along the width at once, of a block of columns reduced
+     * by doubling down the height, of the counts of taps; entries of the table of rows */
+    ptrdiff_t pitch, sheet, sheet_rows, along, along_rows, tall, counts, table;
 } fc_pool_plan;
 
 typedef struct fc_map_plan {

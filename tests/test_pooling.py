@@ -77,6 +77,8 @@ MAX = [
     pool("max_pool2d", (1, 2, 11, 37), (3, 2), (2, 1), dilation=(2, 5), padding=(2, 3)),
     pool("max_pool2d", (3, 13, 13), 13, 1, padding=6),
     pool("max_pool2d", (1, 1, 3, 2500), (2, 2049), (1, 50)),
+    pool("max_pool2d", (1, 3, 40, 21), (31, 15), 1, padding=(15, 7)),
+    pool("max_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1)),
     pool("max_pool3d", (1, 2, 5, 6, 35), 2, 2, padding=1, ceil_mode=True),
     pool("max_pool3d", (1, 2, 7, 8, 19), (3, 1, 2), 1, dilation=(2, 1, 3), padding=(2, 0, 1)),
 ]
@@ -103,6 +105,9 @@ AVG = [
     pool("avg_pool2d", (1, 2, 9, 50), 4, divisor_override=-7),
     pool("avg_pool2d", (3, 13, 13), 13, 1, padding=6),
     pool("avg_pool2d", (1, 1, 3, 2500), (2, 2049), (1, 50), padding=(1, 1000)),
+    pool("avg_pool2d", (1, 3, 40, 21), (31, 15), 1, padding=(15, 7)),
+    pool("avg_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1), count_include_pad=False),
+    pool("avg_pool2d", (1, 70, 9, 8), (3, 5), (1, 4), padding=(1, 2)),
     pool("avg_pool3d", (1, 2, 5, 6, 35), 2, 2, padding=1, ceil_mode=True),
     pool("avg_pool3d", (1, 2, 7, 8, 19), (3, 6, 7), (1, 2, 1), padding=(1, 3, 2)),
     pool("avg_pool3d", (2, 6, 5, 40), (5, 4, 3), 1, divisor_override=11),

@@ -15,18 +15,9 @@ enum { FC_LANES_MAX = 16 };      /* of any ISA */
 enum {
     FC_POOL_SPAN = 2048, /* of an image row held at once; a power of two, so that trees of pieces join to one */
     FC_POOL_BLOCK = 512, /* outputs of an item */
-    FC_POOL_FEW = 64,    /* sums of pieces: one a bit of a size */
-    FC_POOL_ROW = 16384 /* the widest image whose small windows are read in place: a row of padding takes their place */
+    FC_POOL_FEW = 64, /* sums of pieces: one a bit of a size */
+    FC_POOL_SLACK = 4 * FC_LANES_MAX /* behind an array, where its last vectors may end */
 };
-
-/* Whether windows are few taps wide, along rows whose elements lie side by side, so that outputs fill vectors. */
-static inline int fc_pool_is_small(const fc_pool_problem *p)
-{
-    const ptrdiff_t *k = p->kernel;
-    return !p->adaptive && !p->indices && k[0] <= 8 && k[1] <= 8 && k[2] <= 8 && k[0] * k[1] * k[2] <= 32 &&
-           p->stride[FC_WIDTH] <= 2 && p->size[FC_WIDTH] <= FC_POOL_ROW && p->x_stride[FC_W] == 1 &&
-           p->y_stride[FC_W] == 1;
-}
 
 /* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
  *     y[i][j] = sum over c, t of w[i*w_row + (c*taps + t)*w_k] * b[j][c*b_step + tap[t]]

@@ -43,7 +43,11 @@ VEC M m_range(int first, int end) { return m_within(first, end, 0, 1); }
 VEC V v_load_m(const T *p, M m) { return VI(maskload)(p, m); }
 VEC void v_store_m(T *p, V v, M m) { VI(maskstore)(p, m, v); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
-VEC V v_max(V a, V b) { return VI(blendv)(b, a, VI(or)(VI(cmp)(a, b, _CMP_GT_OQ), VI(cmp)(a, a, _CMP_UNORD_Q))); }
+VEC V v_max(V a, V b)
+{
+    /* the instruction returns its second operand for a NaN in either; all ones are a NaN */
+    return VI(or)(VI(max)(a, b), VI(cmp)(a, a, _CMP_UNORD_Q));
+}
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
 VEC V v_max3(V a, V b, V most)
 {
@@ -60,6 +64,15 @@ VEC V v_odd(V low, V high) { return _mm256_permute4x64_pd(_mm256_unpackhi_pd(low
 VEC V v_in_order(V mixed) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(mixed), 0xd8)); }
 VEC V v_even(V low, V high) { return v_in_order(_mm256_shuffle_ps(low, high, 0x88)); }
 VEC V v_odd(V low, V high) { return v_in_order(_mm256_shuffle_ps(low, high, 0xdd)); }
+#endif
+/* the elements 1, 2, ... and 2, 3, ... of two vectors one after the other */
+#if FC_DOUBLE
+VEC V v_shift2(V a, V b) { return _mm256_permute2f128_pd(a, b, 0x21); }
+VEC V v_shift1(V a, V b) { return _mm256_shuffle_pd(a, v_shift2(a, b), 5); }
+#else
+VEC __m256i middle(V a, V b) { return _mm256_castps_si256(_mm256_permute2f128_ps(a, b, 0x21)); }
+VEC V v_shift1(V a, V b) { return _mm256_castsi256_ps(_mm256_alignr_epi8(middle(a, b), _mm256_castps_si256(a), 4)); }
+VEC V v_shift2(V a, V b) { return _mm256_castsi256_ps(_mm256_alignr_epi8(middle(a, b), _mm256_castps_si256(a), 8)); }
 #endif
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m) { return v_even(VI(maskload)(p, m.low), VI(maskload)(p + LANES, m.high)); }

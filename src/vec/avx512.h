@@ -31,12 +31,12 @@ VEC void v_store_m(T *p, V v, M m) { VI(mask_storeu)(p, m, v); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
 VEC V v_max(V a, V b)
 {
+    /* the instruction returns its second operand for a NaN in either */
 #if FC_DOUBLE
-    const M m = _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ) | _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q);
+    return VI(mask_blend)(_mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q), VI(max)(a, b), a);
 #else
-    const M m = _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) | _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    return VI(mask_blend)(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), VI(max)(a, b), a);
 #endif
-    return VI(mask_blend)(m, b, a);
 }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
 VEC V v_max3(V a, V b, V most)
@@ -72,6 +72,15 @@ VEC V v_odd(V low, V high)
     return VI(permutex2var)(low, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), high);
 #endif
 }
+/* the elements 1, 2, ... and 2, 3, ... of two vectors one after the other */
+#if FC_DOUBLE
+#define SHIFT(a, b, n) _mm512_castsi512_pd(_mm512_alignr_epi64(_mm512_castpd_si512(b), _mm512_castpd_si512(a), n))
+#else
+#define SHIFT(a, b, n) _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b), _mm512_castps_si512(a), n))
+#endif
+VEC V v_shift1(V a, V b) { return SHIFT(a, b, 1); }
+VEC V v_shift2(V a, V b) { return SHIFT(a, b, 2); }
+#undef SHIFT
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m) { return v_even(VI(maskz_loadu)(m.low, p), VI(maskz_loadu)(m.high, p + LANES)); }
 /* a where the mask is set, b elsewhere */

@@ -61,6 +61,14 @@ VEC V v_every2(V low, V high, int first)
 }
 VEC V v_even(V low, V high) { return v_every2(low, high, 0); }
 VEC V v_odd(V low, V high) { return v_every2(low, high, 1); }
+/* the elements 1, 2, ... and 2, 3, ... of two vectors one after the other */
+VEC V v_shift1(V a, V b)
+{
+    V shifted;
+    for (int lane = 0; lane < LANES; lane++) shifted[lane] = lane < LANES - 1 ? a[lane + 1] : b[lane + 1 - LANES];
+    return shifted;
+}
+VEC V v_shift2(V a, V b) { return v_shift1(v_shift1(a, b), v_shift1(b, b)); }
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {

@@ -54,6 +54,17 @@ VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
 /* every second of the elements of low and high, from the first on or from the second */
 VEC V v_even(V low, V high) { return VI(vuzp1q)(low, high); }
 VEC V v_odd(V low, V high) { return VI(vuzp2q)(low, high); }
+/* the elements 1, 2, ... and 2, 3, ... of two vectors one after the other */
+VEC V v_shift1(V a, V b) { return VI(vextq)(a, b, 1); }
+#if FC_DOUBLE
+VEC V v_shift2(V a, V b)
+{
+    (void)a;
+    return b;
+}
+#else
+VEC V v_shift2(V a, V b) { return vextq_f32(a, b, 2); }
+#endif
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {
