@@ -95,10 +95,11 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
     plan->algo->book(plan);
     plan->work.workspace_bytes = (plan->work.workspace_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN;
     plan->work.run = problem->transposed ? fc_transposed_run : plan->algo->run;
+    if (problem->transposed) plan->packed_bytes = (plan->packed_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN + FC_ALIGN;
     return FC_OK;
 }
 
 void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed)
 {
-    plan->algo->pack(plan, weights, packed);
+    (plan->problem.transposed ? fc_transposed_pack : plan->algo->pack)(plan, weights, packed);
 }

@@ -75,6 +75,8 @@ typedef struct fc_phase {
     ptrdiff_t run, origin;   /* outputs side by side in y from any multiple of run on; y's element of output 0 */
 } fc_phase;
 ptrdiff_t fc_phases(const fc_conv_plan *);
+/* One axis of a phase, of which the index counts only that axis. */
+void fc_phase_axis(const fc_conv_plan *, int axis, ptrdiff_t phase, fc_axis *);
 void fc_phase_of(const fc_conv_plan *, ptrdiff_t index, fc_phase *);
 
 /* A phase no shorter along any axis than any of the plan's: to book by. */
@@ -97,7 +99,9 @@ fc_weights fc_weights_of(const fc_conv_plan *, const fc_buffers *, const fc_phas
 
 void fc_weights_of_output(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t oc, fc_chain *);
 
-/* A transposed convolution's run: the algorithm's, unless a weight is not finite. */
+/* A transposed convolution's packing: the algorithm's, and a note whether all weights are finite, in FC_ALIGN bytes of their
+ * own after them. And its run: the algorithm's, unless a weight is not finite. */
+void fc_transposed_pack(const fc_conv_plan *, const void *w, void *packed);
 ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                             double deadline);
 

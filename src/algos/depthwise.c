@@ -28,6 +28,7 @@ static const char *cannot(const fc_conv_plan *p)
 
 static const char *should_not(const fc_conv_plan *p)
 {
+    if (fc_phases(p) > 1) return "phase after phase scatters its outputs: direct interleaves them";
     if (p->ocg > 4 * p->work.kernels->mr)
         return "many output channels from one: direct keeps more of them in registers";
     return NULL;

@@ -1,240 +1,706 @@
-/* direct: y[oc][o] = sum over (ic, kd, kh, kw) of w * strip[ic][o*stride + k*dilation], read in place from a zero-padded
- * strip of the image: no panel of patches. An item is a band of output rows by a block of columns by a block of output
- * channels; vectors run along output rows, and a tile takes any three of them. The strip is written once for all taps,
- * so this is the way where few output channels would not repay a panel. */
+/* direct: every output sums over a zero-padded strip of the image, read in place: no panel of patches. The strip is written
+ * once for all taps, so this is the way where few output channels would not repay a panel.
+ *
+ * Vectors run along rows, and a tile takes any three of them. Or, where rows are so narrow that too many lanes would lie
+ * idle, they run flat over the rows of the strip, row ends included: outputs between the rows are computed and dropped, the
+ * others woven into y from scratch.
+ *
+ * A transposed convolution has several phases. Those along an axis that read the same inputs are a family: they differ in
+ * their weights alone, so they are rows of the same tiles, beside the output channels. What the phases of the width give is
+ * interleaved on the way to y: whole vectors of outputs are written where phase after phase would scatter them.
+ *
+ * A cell is a family of the depth, one of the height and one of the width. Its packed weights are panels
+ *     [group][row / mr][channel * taps + tap][row % mr],   row = ((oc * phases_d + d) * phases_h + h) * phases_w + w
+ * made for a layer, or for a block of output channels, which then meets all columns of a part. */
+#include <string.h>
 #include "algos.h"
 
 enum {
     STRIP_BYTES = 384 << 10, /* of all channels, in L2 */
     COLUMNS = 64, /* vectors of one row in an item at most */
+    ROOM_BYTES = 1 << 20, /* of packed weights in the workspace */
+    PACK_CHANNELS = 16, /* packed at a time for all cells, whose weights share cache lines */
+    PHASES = 32, /* of an axis at most */
     TAP_BYTES = 512 << 10 /* of the table of tap offsets */
 };
 
-static void strip_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t rows, ptrdiff_t columns, fc_strip *s)
-{
-    *s = (fc_strip){ .rows = rows, .columns = columns };
-    fc_strip_plan(p, f, s);
-}
+typedef struct family {
+    ptrdiff_t first, phases;
+    fc_axis axis; /* of its first phase */
+} family;
 
-/* Columns, then rows of an item: the most whose strip of all channels stays in STRIP_BYTES, one tile at least. */
-static void shape_item(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t *rows, ptrdiff_t *columns, fc_strip *s)
+typedef struct cell {
+    const family *f[FC_SPATIAL];
+    ptrdiff_t phases, taps;
+} cell;
+
+/* What holds for the whole plan. */
+typedef struct layout {
+    family family[FC_SPATIAL][PHASES];
+    ptrdiff_t families[FC_SPATIAL], cells;
+    ptrdiff_t k0[FC_SPATIAL][PHASES]; /* of each phase */
+    ptrdiff_t in0[FC_SPATIAL],
+        span[FC_SPATIAL]; /* the first input that output 0 of any phase reads; how many from there */
+    ptrdiff_t step[FC_SPATIAL], out_step[FC_SPATIAL]; /* inputs from one output to the next; outputs of y */
+    ptrdiff_t sets[FC_SPATIAL]; /* residues of inputs modulo the step */
+    ptrdiff_t n[FC_SPATIAL]; /* outputs of the longest phase */
+    int flat; /* vectors run over the ends of rows */
+} layout;
+
+static void lay_out_axis(const fc_conv_plan *p, int axis, layout *l)
 {
-    const ptrdiff_t lanes = p->work.kernels->lanes, size = (ptrdiff_t)p->work.kernels->size;
-    const ptrdiff_t most = STRIP_BYTES / size / fc_max(p->icg, 1);
-    *rows = 1;
-    *columns = fc_min(f->axis[FC_WIDTH].n, COLUMNS * lanes);
-    for (strip_of(p, f, 1, *columns, s); s->channel > most && *columns > FC_VECTORS * lanes;
-         strip_of(p, f, 1, *columns, s))
-        *columns = fc_max(fc_round_up(*columns / 2, lanes), FC_VECTORS * lanes);
-    const double row_work = (double)f->taps * (double)p->icg * (double)p->ocg * (double)*columns;
-    while (*rows < f->axis[FC_HEIGHT].n && row_work * (double)(*rows + 1) <= FC_ITEM_WORK) {
-        fc_strip taller;
-        strip_of(p, f, *rows + 1, *columns, &taller);
-        if (taller.channel > most) break;
-        *s = taller;
-        ++*rows;
+    ptrdiff_t first = PTRDIFF_MAX, end = PTRDIFF_MIN, count = 0;
+    for (ptrdiff_t phase = 0; phase < p->phases[axis]; phase++) {
+        fc_axis a;
+        fc_phase_axis(p, axis, phase, &a);
+        l->k0[axis][phase] = a.k0;
+        family *last = &l->family[axis][count - 1];
+        if (count > 0 && last->axis.taps == a.taps && last->axis.in0 == a.in0) {
+            last->phases++;
+            continue;
+        }
+        l->family[axis][count++] = (family){ phase, 1, a };
+        if (a.taps == 0) continue;
+        first = fc_min(first, a.in0);
+        end = fc_max(end, a.in0 + (a.taps - 1) * a.tap_step + 1);
     }
+    const fc_axis *a = &l->family[axis]->axis;
+    l->families[axis] = count;
+    l->in0[axis] = end > first ? first : 0;
+    l->span[axis] = end > first ? end - first : 1;
+    l->step[axis] = a->in_step;
+    l->out_step[axis] = a->out_step;
+    l->sets[axis] = fc_min(a->in_step, l->span[axis]);
+    l->n[axis] = a->n; /* phase 0 starts first */
 }
 
-static ptrdiff_t tap_bytes(const fc_phase *f) { return fc_round_up(f->taps * (ptrdiff_t)sizeof(ptrdiff_t), FC_ALIGN); }
+static cell cell_of(const layout *l, ptrdiff_t i)
+{
+    const ptrdiff_t *n = l->families;
+    const family *w = &l->family[FC_WIDTH][i % n[FC_WIDTH]];
+    const family *h = &l->family[FC_HEIGHT][i / n[FC_WIDTH] % n[FC_HEIGHT]];
+    const family *d = &l->family[FC_DEPTH][i / n[FC_WIDTH] / n[FC_HEIGHT]];
+    return (cell){ { d, h, w }, d->phases * h->phases * w->phases, d->axis.taps * h->axis.taps * w->axis.taps };
+}
+
+/* Elements of a cell's weights for one group of ocs output channels; of all cells. */
+static ptrdiff_t panel_size(const fc_conv_plan *p, const cell *c, ptrdiff_t ocs)
+{
+    return fc_round_up(ocs * c->phases, p->work.kernels->mr) * p->icg * c->taps;
+}
+static ptrdiff_t panels_size(const fc_conv_plan *p, const layout *l, ptrdiff_t ocs)
+{
+    ptrdiff_t size = 0;
+    for (ptrdiff_t i = 0; i < l->cells; i++) {
+        const cell c = cell_of(l, i);
+        size += panel_size(p, &c, ocs);
+    }
+    return size;
+}
+static ptrdiff_t room_of(const fc_conv_plan *p, const layout *l, ptrdiff_t ocs)
+{
+    return p->packed || fc_weights_in_place(p) ? 0 : fc_round_up(panels_size(p, l, ocs), FC_ALIGN);
+}
+
+/* A strip: [channel][depth][set of rows][set of columns][row][pitch]. A set holds what is congruent modulo the step, so that
+ * every tap is one offset and the next output the next element. */
+static ptrdiff_t set_size(const layout *l, int axis, ptrdiff_t outputs)
+{
+    return outputs + (l->span[axis] - 1) / l->step[axis];
+}
+static ptrdiff_t strip_channel(const layout *l, ptrdiff_t rows, ptrdiff_t pitch)
+{
+    return l->span[FC_DEPTH] * l->sets[FC_HEIGHT] * l->sets[FC_WIDTH] * set_size(l, FC_HEIGHT, rows) * pitch;
+}
+
+/* Zeros that every set of columns has both before and after the image: a row's last are the next one's first. No more than
+ * lie beyond the outputs' own columns, which rows cannot share. */
+static ptrdiff_t shared_zeros(const fc_conv_plan *p, const layout *l, ptrdiff_t jw0, ptrdiff_t columns)
+{
+    const ptrdiff_t step = l->step[FC_WIDTH], x0 = l->in0[FC_WIDTH] + jw0 * step;
+    const ptrdiff_t last = x0 + (set_size(l, FC_WIDTH, columns) - 1) * step;
+    const ptrdiff_t before = fc_max(-(x0 + l->sets[FC_WIDTH] - 1), 0);
+    const ptrdiff_t after = fc_max(last - p->problem.size[FC_WIDTH] + 1, 0);
+    return fc_min(fc_ceil_div(fc_min(before, after), step), set_size(l, FC_WIDTH, columns) - columns);
+}
+
+static ptrdiff_t pitch_of(const fc_conv_plan *p, const layout *l, ptrdiff_t jw0, ptrdiff_t columns)
+{
+    const ptrdiff_t set = set_size(l, FC_WIDTH, columns);
+    return l->flat ? set - shared_zeros(p, l, jw0, columns) : fc_round_up(set, p->work.kernels->lanes);
+}
+
+static ptrdiff_t longest_pitch(const fc_conv_plan *p, const layout *l, ptrdiff_t columns)
+{
+    return fc_round_up(set_size(l, FC_WIDTH, columns), l->flat ? 1 : p->work.kernels->lanes);
+}
+
+/* Vectors' lanes, idle ones included, for one output of a row. */
+static double lanes_along_rows(const fc_conv_plan *p, const layout *l)
+{
+    const ptrdiff_t lanes = p->work.kernels->lanes, n = l->n[FC_WIDTH];
+    /* one vector a tile can be a half: not where all are */
+    return (double)fc_round_up(n, n > lanes ? p->work.kernels->tail : lanes) / (double)n;
+}
+static double lanes_flat(const fc_conv_plan *p, const layout *l)
+{
+    const double WEAVE = 12; /* writing a vector to scratch and from there, in multiply-adds of a vector */
+    const ptrdiff_t *k = p->problem.kernel, n = l->n[FC_WIDTH], rows = l->n[FC_HEIGHT];
+    const ptrdiff_t pitch = set_size(l, FC_WIDTH, n) - shared_zeros(p, l, 0, n);
+    const ptrdiff_t lanes = fc_round_up((rows - 1) * pitch + n, p->work.kernels->tail);
+    return (double)lanes / (double)(n * rows) * (1 + WEAVE / (double)fc_max(p->icg * k[0] * k[1] * k[2], 1));
+}
+
+static void lay_out(const fc_conv_plan *p, layout *l)
+{
+    l->cells = 1;
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        lay_out_axis(p, axis, l);
+        l->cells *= l->families[axis];
+    }
+    l->flat = fc_phases(p) > 1 || p->problem.y_stride[FC_W] != 1 || lanes_flat(p, l) < lanes_along_rows(p, l);
+}
+
+/* Rows and columns of an item: the most whose strip of all channels stays in STRIP_BYTES, one tile at least. */
+static void shape_item(const fc_conv_plan *p, const layout *l, ptrdiff_t *rows, ptrdiff_t *columns)
+{
+    const ptrdiff_t lanes = p->work.kernels->lanes, tile = FC_VECTORS * lanes;
+    const ptrdiff_t most = STRIP_BYTES / (ptrdiff_t)p->work.kernels->size / fc_max(p->icg, 1);
+    *rows = 1;
+    *columns = fc_min(l->n[FC_WIDTH], COLUMNS * lanes);
+    while (strip_channel(l, 1, longest_pitch(p, l, *columns)) > most && *columns > tile)
+        *columns = fc_max(fc_round_up(*columns / 2, lanes), tile);
+    const ptrdiff_t pitch = longest_pitch(p, l, *columns);
+    while (*rows < l->n[FC_HEIGHT] && (strip_channel(l, *rows + 1, pitch) <= most || *rows * *columns < tile)) ++*rows;
+}
 
 static const char *cannot(const fc_conv_plan *p)
 {
-    fc_phase f;
-    fc_strip s;
-    ptrdiff_t rows, columns;
-    fc_phase_longest(p, &f);
-    if (f.taps > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
+    const ptrdiff_t *k = p->problem.kernel, taps = k[0] * k[1] * k[2];
+    if (taps > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
         return "the kernel has too many taps for the table of their offsets";
-    shape_item(p, &f, &rows, &columns, &s);
-    if ((size_t)s.channel * p->work.kernels->size > FC_WORKSPACE_LIMIT / 4)
-        return "a strip of one channel for one tile of outputs does not fit the workspace";
-    if ((size_t)f.taps * (size_t)p->work.kernels->mr * p->work.kernels->size > FC_WORKSPACE_LIMIT / 4)
-        return "the weights of one channel do not fit the workspace";
+    for (int axis = 0; axis < FC_SPATIAL; axis++)
+        if (p->phases[axis] > PHASES) return "the stride has more phases than the scratch takes";
+    layout l;
+    ptrdiff_t rows, columns;
+    lay_out(p, &l);
+    shape_item(p, &l, &rows, &columns);
+    const ptrdiff_t most = (ptrdiff_t)(FC_WORKSPACE_LIMIT / 4 / p->work.kernels->size);
+    if (strip_channel(&l, rows, longest_pitch(p, &l, columns)) > most / fc_max(p->icg, 1))
+        return "a strip of all channels for one tile of outputs does not fit the workspace";
+    if (room_of(p, &l, fc_min(p->ocg, p->work.kernels->mr)) > most)
+        return "the weights of one tile do not fit the workspace";
     return NULL;
 }
 
 /* Costs of one multiply-add of a vector, in such multiply-adds: lanes that lie idle at the end of a row (direct) or of the
  * whole image (im2col), and the preparation's share. The constants are fitted to 70 shapes of 1 to 16 groups, sizes 7 to 224,
  * kernels 1 to 5, strides 1 and 2, on AVX-512; the kernel sizes and groups of pytest --benchmark show both algorithms. */
-static double direct_cost(const fc_conv_plan *p, const fc_phase *f)
+static double direct_cost(const fc_conv_plan *p, const layout *l)
 {
     const double STRIP = 8, SHIFTED = 1.04; /* taps read across cache lines */
-    const ptrdiff_t lanes = p->work.kernels->lanes, w = f->axis[FC_WIDTH].n;
-    /* one vector a tile can be a half: not where all are */
-    const double idle = (double)fc_round_up(w, w > lanes ? p->work.kernels->tail : lanes) / (double)w;
-    return SHIFTED * idle + STRIP * (double)f->axis[FC_DEPTH].taps / ((double)f->taps * (double)p->ocg);
+    const ptrdiff_t *k = p->problem.kernel;
+    const double lanes = l->flat ? lanes_flat(p, l) : lanes_along_rows(p, l);
+    return SHIFTED * lanes + STRIP / ((double)(k[1] * k[2]) * (double)p->ocg);
 }
 
-static double im2col_cost(const fc_conv_plan *p, const fc_phase *f)
+static double im2col_cost(const fc_conv_plan *p, const layout *l)
 {
     const double VECTOR = 9, TAP = 80;
-    const ptrdiff_t columns = p->problem.batch * f->outputs;
+    const ptrdiff_t columns = p->problem.batch * l->n[0] * l->n[1] * l->n[2];
     const double idle = (double)fc_round_up(columns, p->work.kernels->tail) / (double)columns;
     return idle + (VECTOR + TAP / (double)p->icg) / (double)p->ocg;
 }
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    fc_phase f;
-    fc_phase_longest(p, &f);
-    if (f.taps > 0 && direct_cost(p, &f) > im2col_cost(p, &f))
+    layout l;
+    lay_out(p, &l);
+    if (!p->problem.transposed && direct_cost(p, &l) > im2col_cost(p, &l))
         return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel "
                "sizes)";
     return NULL;
 }
 
-static ptrdiff_t room_of(const fc_conv_plan *p, const fc_phase *f)
+/* Elements of scratch for mr output channels in the phases of one family of depth and of height. */
+static ptrdiff_t scratch_size(const fc_conv_plan *p, const layout *l)
 {
-    if (p->packed || fc_weights_in_place(p)) return 0;
-    return fc_round_up(p->k_block * f->taps * p->work.kernels->mr, FC_ALIGN);
+    const fc_kernels *k = p->work.kernels;
+    ptrdiff_t most[FC_SPATIAL] = { 1, 1, p->phases[FC_WIDTH] };
+    for (int axis = 0; axis < FC_WIDTH; axis++)
+        for (ptrdiff_t i = 0; i < l->families[axis]; i++) most[axis] = fc_max(most[axis], l->family[axis][i].phases);
+    const ptrdiff_t rows = fc_min(p->ocg, k->mr) * most[0] * most[1] * most[2];
+    return fc_round_up((rows * FC_VECTORS + 1) * k->lanes,
+                       FC_ALIGN); /* weaving reads up to a vector past the last row */
+}
+
+/* Output channels of an item: what the room holds and a deadline allows. Where weights are packed, no more than a part's
+ * share where each part's are plenty, so that parts do not pack the same. */
+static ptrdiff_t channels_of_item(const fc_conv_plan *p, const layout *l, ptrdiff_t columns)
+{
+    const ptrdiff_t mr = p->work.kernels->mr, *k = p->problem.kernel, size = (ptrdiff_t)p->work.kernels->size;
+    const ptrdiff_t share = fc_round_up(fc_ceil_div(p->ocg, p->work.parts), mr);
+    const double work = (double)(p->icg * k[0] * k[1] * k[2]) * (double)columns;
+    ptrdiff_t ocs = share >= 4 * mr && room_of(p, l, mr) > 0 ? share : p->ocg;
+    while (ocs > mr && (room_of(p, l, ocs) * size > ROOM_BYTES || work * (double)ocs > FC_ITEM_WORK))
+        ocs = fc_round_up(ocs / 2, mr);
+    return ocs;
+}
+
+static ptrdiff_t tap_bytes(const fc_conv_plan *p)
+{
+    const ptrdiff_t *k = p->problem.kernel;
+    return fc_round_up(k[0] * k[1] * k[2] * (ptrdiff_t)sizeof(ptrdiff_t), FC_ALIGN);
 }
 
 static void book(fc_conv_plan *p)
 {
-    const fc_kernels *k = p->work.kernels;
-    fc_phase f;
-    fc_strip s;
-    fc_phase_longest(p, &f);
-    shape_item(p, &f, &p->row_block, &p->column_block, &s);
-    const ptrdiff_t size = (ptrdiff_t)k->size, rows = f.axis[FC_HEIGHT].n;
-    /* the chain is blocked by channels where strip or weights would not fit */
-    p->k_block = fc_max(fc_min(p->icg, (ptrdiff_t)(FC_WORKSPACE_LIMIT / 4) / size / fc_max(s.channel, 1)), 1);
-    p->k_block = fc_max(fc_min(p->k_block, (ptrdiff_t)(FC_WORKSPACE_LIMIT / 4) / size / fc_max(f.taps * k->mr, 1)), 1);
-    p->column_blocks = fc_ceil_div(f.axis[FC_WIDTH].n, p->column_block);
-    const ptrdiff_t others = fc_phases(p) * p->problem.groups * p->problem.batch * f.axis[FC_DEPTH].n *
-                             p->column_blocks;
-    /* bands even over the parts, two a part at least, as far as rows allow */
-    const ptrdiff_t wanted = fc_min(fc_max(fc_ceil_div(rows, p->row_block), fc_ceil_div(2 * p->work.parts, others)),
-                                    rows);
-    p->row_block = fc_ceil_div(rows, wanted);
-    p->row_blocks = fc_ceil_div(rows, p->row_block);
-    p->work.items = others * p->row_blocks;
-    strip_of(p, &f, p->row_block, p->column_block, &s);
-    p->work.workspace_bytes = (size_t)(tap_bytes(&f) + room_of(p, &f) * size +
-                                       fc_round_up(p->k_block * s.channel * size, FC_ALIGN));
+    const ptrdiff_t parts = p->work.parts, *k = p->problem.kernel, size = (ptrdiff_t)p->work.kernels->size;
+    layout l;
+    ptrdiff_t rows;
+    lay_out(p, &l);
+    shape_item(p, &l, &rows, &p->column_block);
+    p->row_block = channels_of_item(p, &l, rows * p->column_block);
+    const double row_work = (double)(p->row_block * p->icg * k[0] * k[1] * k[2]) * (double)p->column_block;
+    while (rows > 1 && row_work * (double)rows > FC_ITEM_WORK) rows = fc_ceil_div(rows, 2);
+    p->row_blocks = fc_ceil_div(p->ocg, p->row_block);
+    p->column_blocks = fc_ceil_div(l.n[FC_WIDTH], p->column_block);
+    const ptrdiff_t others = p->problem.groups * p->row_blocks * p->problem.batch * l.n[FC_DEPTH] * p->column_blocks;
+    /* bands even over the parts, two a part at least where they are not even already, as far as rows allow */
+    const ptrdiff_t bands = fc_max(fc_ceil_div(l.n[FC_HEIGHT], rows),
+                                   others % parts ? fc_ceil_div(2 * parts, others) : 1);
+    p->k_block = fc_ceil_div(l.n[FC_HEIGHT], fc_min(bands, l.n[FC_HEIGHT]));
+    p->work.items = others * fc_ceil_div(l.n[FC_HEIGHT], p->k_block);
+    const ptrdiff_t strip = p->icg * strip_channel(&l, p->k_block, longest_pitch(p, &l, p->column_block));
+    const ptrdiff_t elements = room_of(p, &l, p->row_block) + scratch_size(p, &l) + strip + l.span[FC_WIDTH];
+    p->packed_bytes = (size_t)(p->problem.groups * panels_size(p, &l, p->ocg) * size);
+    p->work.workspace_bytes = (size_t)(tap_bytes(p) + elements * size);
 }
 
-/* Where an item's outputs are. */
-typedef struct place {
-    ptrdiff_t n, group;
-    fc_strip strip;
-} place;
+/* Output channels oc0 ... of a group. */
+typedef struct block {
+    ptrdiff_t group, oc0, ocs;
+} block;
 
-static place place_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t item)
+/* Strides of an output channel and of an input channel of a group in the user's weights. */
+static ptrdiff_t oc_stride(const fc_conv_plan *p) { return p->problem.w_stride[p->problem.transposed ? 1 : 0]; }
+static ptrdiff_t ic_stride(const fc_conv_plan *p) { return p->problem.w_stride[p->problem.transposed ? 0 : 1]; }
+static const void *weights_at(const fc_conv_plan *p, const void *w, const block *b)
 {
-    place at = { 0 };
-    const ptrdiff_t h = f->axis[FC_HEIGHT].n, w = f->axis[FC_WIDTH].n;
-    const ptrdiff_t column_block = item % p->column_blocks, row_block = item / p->column_blocks % p->row_blocks;
-    ptrdiff_t rest = item / (p->column_blocks * p->row_blocks);
-    at.strip.jd = rest % f->axis[FC_DEPTH].n;
-    rest /= f->axis[FC_DEPTH].n;
-    at.group = rest % p->problem.groups;
-    at.n = rest / p->problem.groups;
-    at.strip.jh0 = fc_min(row_block * p->row_block, h);
-    at.strip.rows = fc_min(p->row_block, h - at.strip.jh0);
-    at.strip.jw0 = fc_min(column_block * p->column_block, w);
-    at.strip.columns = fc_min(p->column_block, w - at.strip.jw0);
-    return at;
+    const ptrdiff_t first = b->group * (p->problem.transposed ? p->icg : p->ocg);
+    return fc_at(p, w, first * p->problem.w_stride[0] + b->oc0 * oc_stride(p));
+}
+
+/* Rows from row on of one cell, some channels: a piece of its panel. */
+static void pack_piece(const fc_conv_plan *p, const layout *l, const cell *c, ptrdiff_t row, ptrdiff_t end,
+                       const void *w, ptrdiff_t channels, void *to)
+{
+    const ptrdiff_t *s = p->problem.w_stride + 2, pd = c->f[0]->phases, ph = c->f[1]->phases, pw = c->f[2]->phases;
+    fc_weight_rows rows = { .w = w, .channel = ic_stride(p), .channels = channels };
+    for (int axis = 0; axis < FC_SPATIAL; axis++) {
+        rows.tap[axis] = c->f[axis]->axis.k_step * s[axis];
+        rows.taps[axis] = c->f[axis]->axis.taps;
+    }
+    for (; row < end && rows.rows < p->work.kernels->mr; row++) rows.at[rows.rows++] = row
+    / (pd * ph * pw) * oc_stride(p) + l->k0[0][c->f[0]->first + row / (pw * ph) % pd] * s[0] +
+        l->k0[1][c->f[1]->first + row / pw % ph] * s[1] + l->k0[2][c->f[2]->first + row % pw] * s[2];
+    p->work.kernels->pack_weight_rows(&rows, to);
+}
+
+/* Weights of a block, all cells, as number `at` among `groups` such blocks. */
+static void pack_block(const fc_conv_plan *p, const layout *l, const block *b, const void *w, ptrdiff_t at,
+                       ptrdiff_t groups, void *to)
+{
+    const ptrdiff_t mr = p->work.kernels->mr;
+    for (ptrdiff_t channel = 0; channel < p->icg; channel += PACK_CHANNELS) {
+        const ptrdiff_t channels = fc_min(PACK_CHANNELS, p->icg - channel);
+        const void *from = fc_at(p, weights_at(p, w, b), channel * ic_stride(p));
+        void *panel = to;
+        for (ptrdiff_t i = 0; i < l->cells; i++) {
+            const cell c = cell_of(l, i);
+            const ptrdiff_t size = panel_size(p, &c, b->ocs), rows = b->ocs * c.phases;
+            for (ptrdiff_t row = 0; row < rows && c.taps > 0; row += mr)
+                pack_piece(p, l, &c, row, rows, from, channels,
+                           fc_to(p, panel, at * size + (row * p->icg + channel * mr) * c.taps));
+            panel = fc_to(p, panel, groups * size);
+        }
+    }
+}
+
+static void pack(const fc_conv_plan *p, const void *w, void *packed)
+{
+    layout l;
+    lay_out(p, &l);
+    for (ptrdiff_t group = 0; group < p->problem.groups; group++)
+        pack_block(p, &l, &(block){ group, 0, p->ocg }, w, group, p->problem.groups, packed);
+}
+
+static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *chain)
+{
+    fc_weights_of_output(p, b, f, oc, chain);
+    if (!p->packed) return;
+    layout l;
+    lay_out(p, &l);
+    const ptrdiff_t mr = p->work.kernels->mr;
+    const void *panel = b->w;
+    for (ptrdiff_t i = 0; i < l.cells; i++) {
+        const cell c = cell_of(&l, i);
+        const ptrdiff_t size = panel_size(p, &c, p->ocg);
+        ptrdiff_t row
+        = oc % p->ocg;
+        int within = 1;
+        for (int axis = 0; axis < FC_SPATIAL; axis++) {
+            const ptrdiff_t at = f->axis[axis].out0 - c.f[axis]->first;
+            within = within && at >= 0 && at < c.f[axis]->phases;
+            row
+            = row
+            *c.f[axis]->phases + at;
+        }
+        if (within) {
+            chain->w = fc_at(p, panel, oc / p->ocg * size + (row - row % mr) * p->icg * c.taps + row % mr);
+            chain->w_channel = c.taps * mr;
+            chain->w_tap[2] = mr;
+            chain->w_tap[1] = f->axis[2].taps * mr;
+            chain->w_tap[0] = f->axis[1].taps * f->axis[2].taps * mr;
+        }
+        panel = fc_at(p, panel, p->problem.groups * size);
+    }
+}
+
+/* What one item works on. */
+typedef struct item {
+    const fc_conv_plan *p;
+    const fc_buffers *b;
+    layout l;
+    block block;
+    ptrdiff_t n, jd, jh0, rows, jw0, columns;
+    ptrdiff_t shared, pitch, channel; /* of the strip */
+    ptrdiff_t *tap;
+    void *room, *strip, *scratch;
+} item;
+
+static void place(item *it, ptrdiff_t at)
+{
+    const fc_conv_plan *p = it->p;
+    const layout *l = &it->l;
+    const ptrdiff_t bands = fc_ceil_div(l->n[FC_HEIGHT], p->k_block);
+    it->jw0 = at % p->column_blocks * p->column_block;
+    it->columns = fc_min(p->column_block, l->n[FC_WIDTH] - it->jw0);
+    it->jh0 = at / p->column_blocks % bands * p->k_block;
+    it->rows = fc_min(p->k_block, l->n[FC_HEIGHT] - it->jh0);
+    at /= p->column_blocks * bands;
+    it->jd = at % l->n[FC_DEPTH];
+    it->n = at / l->n[FC_DEPTH] % p->problem.batch;
+    at /= l->n[FC_DEPTH] * p->problem.batch;
+    it->block.group = at / p->row_blocks;
+    it->block.oc0 = at % p->row_blocks * p->row_block;
+    it->block.ocs = fc_min(p->row_block, p->ocg - it->block.oc0);
+    it->shared = l->flat ? shared_zeros(p, l, it->jw0, it->columns) : 0;
+    it->pitch = pitch_of(p, l, it->jw0, it->columns);
+    it->channel = strip_channel(l, it->rows, it->pitch);
+}
+
+/* One set of rows and columns of one plane of the strip; to: its first row. */
+static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, ptrdiff_t to)
+{
+    const fc_conv_plan *p = it->p;
+    const ptrdiff_t *s = p->problem.x_stride, *size = p->problem.size, *step = it->l.step;
+    const fc_axis rows = { .n = set_size(&it->l, 1, it->rows), .size = size[1], .in0 = ih, .in_step = step[1] };
+    const fc_axis columns = { .n = it->pitch, .size = size[2], .in0 = iw, .in_step = step[2] };
+    fc_rows copy = { .x_row = step[1] * s[FC_H], .step = step[2] * s[FC_W], .n = it->pitch, .to_row = it->pitch };
+    ptrdiff_t first, end;
+    fc_valid(&rows, 0, &first, &end);
+    fc_valid(&columns, 0, &copy.first, &copy.end);
+    if (id < 0 || id >= size[0]) first = end = 0;
+    copy.rows = end - first;
+    const ptrdiff_t x = it->n * s[FC_N] + it->block.group * p->icg * s[FC_C] + id * s[FC_D] +
+                        (ih + first * step[1]) * s[FC_H] + iw * s[FC_W];
+    const size_t before = (size_t)(first * it->pitch) * p->work.kernels->size;
+    const size_t after = (size_t)((rows.n - end) * it->pitch) * p->work.kernels->size;
+    for (ptrdiff_t c = 0; c < p->icg; c++) {
+        void *set = fc_to(p, it->strip, c * it->channel + to);
+        if (before) memset(set, 0, before);
+        if (after) memset(fc_to(p, set, end * it->pitch), 0, after);
+        copy.x = fc_at(p, it->b->x, x + c * s[FC_C]);
+        copy.to = fc_to(p, set, first * it->pitch);
+        if (copy.rows > 0) p->work.kernels->pad_rows(&copy);
+    }
+}
+
+static void fill_strip(const item *it)
+{
+    const layout *l = &it->l;
+    const ptrdiff_t set = set_size(l, FC_HEIGHT, it->rows) * it->pitch;
+    ptrdiff_t to = 0;
+    for (ptrdiff_t d = 0; d < l->span[0]; d++)
+        for (ptrdiff_t h = 0; h < l->sets[1]; h++)
+            for (ptrdiff_t w = 0; w < l->sets[2]; w++, to += set)
+                fill_set(it, l->in0[0] + it->jd * l->step[0] + d, l->in0[1] + it->jh0 * l->step[1] + h,
+                         l->in0[2] + it->jw0 * l->step[2] + w, to);
+    memset(fc_to(it->p, it->strip, it->p->icg * it->channel), 0, (size_t)it->shared * it->p->work.kernels->size);
+}
+
+/* Offsets of all cells' taps in a strip, cell after cell. */
+static void fill_taps(const item *it)
+{
+    const layout *l = &it->l;
+    const ptrdiff_t set = set_size(l, FC_HEIGHT, it->rows) * it->pitch, *step = l->step;
+    ptrdiff_t *to = it->tap;
+    for (ptrdiff_t i = 0; i < l->cells; i++) {
+        const cell c = cell_of(l, i);
+        const fc_axis *d = &c.f[0]->axis, *h = &c.f[1]->axis, *w = &c.f[2]->axis;
+        for (ptrdiff_t td = 0; td < d->taps; td++)
+            for (ptrdiff_t th = 0; th < h->taps; th++)
+                for (ptrdiff_t tw = 0; tw < w->taps; tw++) {
+                    const ptrdiff_t id = d->in0 - l->in0[0] + td * d->tap_step;
+                    const ptrdiff_t ih = h->in0 - l->in0[1] + th * h->tap_step;
+                    const ptrdiff_t iw = w->in0 - l->in0[2] + tw * w->tap_step;
+                    *to++ = ((id * l->sets[1] + ih % step[1]) * l->sets[2] + iw % step[2]) * set +
+                            ih / step[1] * it->pitch + iw / step[2];
+                }
+    }
+}
+
+/* The rows of some output channels in one cell: tiles ready but for their columns. */
+typedef struct strand {
+    fc_tile tile;
+    ptrdiff_t chain, rows, phases; /* phases of the width: the cell's innermost */
+    void *scratch;
+} strand;
+
+/* Some output channels in all cells of one family of the depth and one of the height. */
+typedef struct band {
+    const family *d, *h;
+    ptrdiff_t oc, ocs, strands;
+    strand strand[PHASES];
+    ptrdiff_t phase[PHASES], phase_line[PHASES]; /* where the phases of the width lie in scratch; from oc to oc */
+} band;
+
+/* Where the next cell's panels begin. */
+static const void *next_panel(const item *it, const cell *c, const void *panel)
+{
+    const fc_conv_plan *p = it->p;
+    return p->packed ? fc_at(p, panel, p->problem.groups * panel_size(p, c, p->ocg))
+                     : fc_at(p, panel, panel_size(p, c, it->block.ocs));
+}
+
+static strand strand_of(const item *it, const band *a, const cell *c, const void *panel, const ptrdiff_t *tap)
+{
+    const fc_conv_plan *p = it->p;
+    strand s = { .chain = p->icg * c->taps, .rows = a->ocs * c->phases, .phases = c->f[FC_WIDTH]->phases };
+    s.tile = (fc_tile){ .channels = c->taps > 0 ? p->icg : 0,
+                        .taps = c->taps,
+                        .b_step = it->channel,
+                        .tap = c->taps > 0 ? tap : NULL,
+                        .packed = p->packed || !fc_weights_in_place(p),
+                        .repeats = 1,
+                        .first = 1,
+                        .last = 1 };
+    ptrdiff_t row
+    = a->oc * c->phases;
+    if (p->packed) {
+        row
+        += it->block.oc0 * c->phases;
+        panel = fc_at(p, panel, it->block.group * panel_size(p, c, p->ocg));
+    }
+    s.tile.w = fc_at(p, panel, row * s.chain);
+    if (s.tile.packed) return s;
+    s.tile.w = fc_at(p, weights_at(p, it->b->w, &it->block), a->oc * oc_stride(p));
+    s.tile.w_row = oc_stride(p);
+    return s;
+}
+
+static void bias_rows(const item *it, const band *a, const strand *s, ptrdiff_t row, int rows, void *to)
+{
+    const fc_conv_plan *p = it->p;
+    const ptrdiff_t phases = a->d->phases * a->h->phases * s->phases;
+    ptrdiff_t offset[FC_ROWS_MAX];
+    for (int r = 0; r < rows; r++) offset[r] = it->block.oc0 + a->oc + (row + r) / phases;
+    p->work.kernels->gather(fc_bias_row(p, it->b, it->block.group, 0), offset, rows, to);
+}
+
+/* y of one image and output channel, at a place of outputs along each axis. */
+static void *output_at(const item *it, ptrdiff_t oc, ptrdiff_t od, ptrdiff_t oh, ptrdiff_t ow)
+{
+    const ptrdiff_t *s = it->p->problem.y_stride;
+    return fc_to(it->p, fc_y_row(it->p, it->b, it->block.group, it->block.oc0 + oc),
+                 it->n * s[FC_N] + od * s[FC_D] + oh * s[FC_H] + ow * s[FC_W]);
+}
+
+/* A strand's rows; t has the columns: b, lanes, and y of row 0 in y or in scratch. */
+static void run_strand(const item *it, const band *a, const strand *s, fc_tile *t)
+{
+    const fc_conv_plan *p = it->p;
+    const fc_conv_problem *q = &p->problem;
+    const fc_kernels *k = p->work.kernels;
+    for (ptrdiff_t row = 0;;) {
+        _Alignas(FC_ALIGN) char bias[FC_ROWS_MAX * sizeof(double)];
+        t->w = fc_at(p, s->tile.w, row * (t->packed ? s->chain : t->w_row));
+        t->rows = (int)fc_min(k->mr, s->rows - row);
+        if (it->b->bias) bias_rows(it, a, s, row, t->rows, bias), t->bias = bias;
+        k->gemm_tile(t);
+        for (int i = 0; i < t->rows * t->vectors && q->activation != FC_IDENTITY; i++) {
+            void *y = fc_to(p, t->y[i % t->vectors], i / t->vectors * t->y_row);
+            k->activate(q->activation, t->lanes[i % t->vectors], y, y, q->a, q->b);
+        }
+        row
+        += k->mr;
+        if (row >= s->rows) return;
+        for (int j = 0; j < t->vectors; j++) t->y[j] = fc_to(p, t->y[j], k->mr * t->y_row);
+    }
+}
+
+/* From scratch to y: one phase of the depth and one of the height, row piece after row piece. */
+static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, ptrdiff_t column, ptrdiff_t wide)
+{
+    const fc_conv_plan *p = it->p;
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t end = column + wide, od = it->l.out_step[0] * it->jd + a->d->first + d;
+    ptrdiff_t r = column / it->pitch, phase[PHASES];
+    for (ptrdiff_t f = 0; f < p->phases[2]; f++)
+        phase[f] = a->phase[f] + (d * a->h->phases + h) * a->phase_line[f] / (a->d->phases * a->h->phases);
+    if (od >= q->out_size[0]) return;
+    for (ptrdiff_t from = column; from < end; from = ++r * it->pitch) {
+        const ptrdiff_t jw = from - r * it->pitch;
+        const ptrdiff_t oh = it->l.out_step[1] * (it->jh0 + r) + a->h->first + h,
+                        ow = it->l.out_step[2] * (it->jw0 + jw);
+        if (jw >= it->columns || oh >= q->out_size[1]) continue;
+        const fc_weave piece = { .from = fc_at(p, it->scratch, from - column),
+                                 .phase = phase,
+                                 .phase_line = a->phase_line,
+                                 .phases = (int)p->phases[2],
+                                 .lines = a->ocs,
+                                 .n = fc_min(fc_min(it->columns - jw, end - from) * p->phases[2], q->out_size[2] - ow),
+                                 .y = output_at(it, a->oc, od, oh, ow),
+                                 .y_line = q->y_stride[FC_C],
+                                 .y_step = q->y_stride[FC_W] };
+        p->work.kernels->weave(&piece);
+    }
+}
+
+static void run_flat(const item *it, const band *a)
+{
+    const fc_conv_plan *p = it->p;
+    const ptrdiff_t lanes = p->work.kernels->lanes, all = (it->rows - 1) * it->pitch + it->columns;
+    for (ptrdiff_t column = 0; column < all; column += FC_VECTORS * lanes) {
+        const ptrdiff_t wide = fc_min(FC_VECTORS * lanes, all - column);
+        for (const strand *s = a->strand; s < a->strand + a->strands; s++) {
+            fc_tile t = s->tile;
+            t.vectors = (int)fc_ceil_div(wide, lanes);
+            t.y_row = FC_VECTORS * lanes;
+            for (int j = 0; j < t.vectors; j++) {
+                t.b[j] = fc_at(p, it->strip, column + j * lanes);
+                t.lanes[j] = (int)fc_min(lanes, wide - j * lanes);
+                t.y[j] = fc_to(p, s->scratch, j * lanes);
+            }
+            run_strand(it, a, s, &t);
+        }
+        for (ptrdiff_t d = 0; d < a->d->phases; d++)
+            for (ptrdiff_t h = 0; h < a->h->phases; h++) weave_rows(it, a, d, h, column, wide);
+    }
 }
 
 /* A tile may end in half a vector, which costs less: the tail of a row goes there. */
-static void half_last(fc_tile *t, ptrdiff_t column[FC_VECTORS], int half)
+static void half_last(fc_tile *t, int half)
 {
     const int last = t->vectors - 1;
     for (int j = 0; j < last && t->lanes[last] > half; j++) {
         if (t->lanes[j] > half) continue;
         const int lanes = t->lanes[j];
         const void *b = t->b[j];
-        const ptrdiff_t at = column[j];
-        t->lanes[j] = t->lanes[last], t->b[j] = t->b[last], column[j] = column[last];
-        t->lanes[last] = lanes, t->b[last] = b, column[last] = at;
+        void *y = t->y[j];
+        t->lanes[j] = t->lanes[last], t->b[j] = t->b[last], t->y[j] = t->y[last];
+        t->lanes[last] = lanes, t->b[last] = b, t->y[last] = y;
     }
 }
 
-static void run_rows(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const place *at, ptrdiff_t row,
-                     fc_tile *t, const void *strip)
+static void run_along_rows(const item *it, const band *a)
 {
-    const fc_kernels *k = p->work.kernels;
-    const fc_strip *s = &at->strip;
-    const ptrdiff_t across = fc_ceil_div(s->columns, k->lanes), vectors = s->rows * across;
-    const ptrdiff_t first_column = ((at->n * f->axis[FC_DEPTH].n + s->jd) * f->axis[FC_HEIGHT].n + s->jh0) *
-                                   f->axis[FC_WIDTH].n;
-    void *y = fc_y_row(p, b, at->group, row);
-    ptrdiff_t r = 0, across_at = 0;
+    const fc_conv_plan *p = it->p;
+    const ptrdiff_t lanes = p->work.kernels->lanes, *s = p->problem.y_stride;
+    const ptrdiff_t across = fc_ceil_div(it->columns, lanes), vectors = it->rows * across;
+    char *y = output_at(it, a->oc, it->jd, it->jh0, it->jw0);
+    fc_tile t = a->strand->tile;
+    t.y_row = s[FC_C];
+    ptrdiff_t r = 0, i = 0;
     for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS) {
-        ptrdiff_t column[FC_VECTORS];
-        t->vectors = (int)fc_min(FC_VECTORS, vectors - v);
-        for (int j = 0; j < t->vectors; j++) {
-            const ptrdiff_t c = across_at * k->lanes;
-            t->b[j] = fc_at(p, strip, r * s->row_j * s->sets * s->pitch + c);
-            t->lanes[j] = (int)fc_min(k->lanes, s->columns - c);
-            column[j] = first_column + r * f->axis[FC_WIDTH].n + s->jw0 + c;
-            if (++across_at == across) across_at = 0, r++;
+        t.vectors = (int)fc_min(FC_VECTORS, vectors - v);
+        for (int j = 0; j < t.vectors; j++) {
+            t.b[j] = fc_at(p, it->strip, r * it->pitch + i * lanes);
+            t.lanes[j] = (int)fc_min(lanes, it->columns - i * lanes);
+            t.y[j] = fc_to(p, y, r * s[FC_H] + i * lanes);
+            if (++i == across) i = 0, r++;
         }
-        half_last(t, column, k->lanes / 2);
-        fc_tile_run(p, f, t, column, y);
+        half_last(&t, (int)lanes / 2);
+        run_strand(it, a, a->strand, &t);
     }
 }
 
-static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, place *at, void *workspace)
+/* All output channels in the cells from the i-th on that differ in their family of the width. */
+static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrdiff_t *tap)
 {
+    const fc_conv_plan *p = it->p;
+    const layout *l = &it->l;
     const fc_kernels *k = p->work.kernels;
-    fc_strip *s = &at->strip;
-    ptrdiff_t *tap = workspace;
-    void *room = (char *)workspace + tap_bytes(f), *strip = fc_to(p, room, room_of(p, f));
-    fc_strip_plan(p, f, s);
-    const fc_axis *d = &f->axis[FC_DEPTH], *h = &f->axis[FC_HEIGHT], *w = &f->axis[FC_WIDTH];
-    for (ptrdiff_t td = 0, t = 0; td < d->taps; td++)
-        for (ptrdiff_t th = 0; th < h->taps; th++)
-            for (ptrdiff_t tw = 0; tw < w->taps; tw++) tap[t++] = fc_strip_tap(f, s, td, th, tw);
-    ptrdiff_t c = 0;
-    do {
-        const ptrdiff_t channels = fc_min(p->k_block, p->icg - c);
-        const ptrdiff_t *stride = p->problem.x_stride;
-        if (f->taps > 0)
-            fc_strip_fill(p, f, s, fc_at(p, b->x, at->n * stride[FC_N] + (at->group * p->icg + c) * stride[FC_C]),
-                          channels, strip);
-        for (ptrdiff_t row = 0; row < p->ocg; row += k->mr) {
-            const fc_weights weights = fc_weights_of(p, b, f, at->group, row, c, channels, 0, f->taps,
-                                                     room_of(p, f) ? room : NULL);
-            fc_tile t = { .channels = f->taps > 0 ? channels : 0,
-                          .taps = f->taps,
-                          .b_step = s->channel,
-                          .tap = tap,
-                          .w = weights.w,
-                          .w_row = weights.w_row,
-                          .packed = weights.packed,
-                          .repeats = 1,
-                          .rows = (int)fc_min(k->mr, p->ocg - row),
-                          .first = c == 0,
-                          .last = c + channels == p->icg,
-                          .bias = fc_bias_row(p, b, at->group, row) };
-            run_rows(p, f, b, at, row, &t, strip);
+    const cell first = cell_of(l, i);
+    const ptrdiff_t lines = first.f[0]->phases * first.f[1]->phases, width = FC_VECTORS * k->lanes;
+    band a = { .d = first.f[0], .h = first.f[1], .strands = l->families[FC_WIDTH] };
+    for (; a.oc < it->block.ocs; a.oc += k->mr) {
+        const void *w = panel;
+        const ptrdiff_t *t = tap;
+        a.ocs = fc_min(k->mr, it->block.ocs - a.oc);
+        for (ptrdiff_t s = 0; s < a.strands; s++) {
+            const cell c = cell_of(l, i + s);
+            const family *f = c.f[FC_WIDTH];
+            const ptrdiff_t at = f->first * lines * a.ocs * width;
+            a.strand[s] = strand_of(it, &a, &c, w, t);
+            a.strand[s].scratch = fc_to(p, it->scratch, at);
+            for (ptrdiff_t j = 0; j < f->phases; j++) {
+                a.phase[f->first + j] = at + j * width;
+                a.phase_line[f->first + j] = lines * f->phases * width;
+            }
+            w = next_panel(it, &c, w);
+            t += c.taps;
         }
-        c += channels;
-    } while (c < p->icg);
+        (l->flat ? run_flat : run_along_rows)(it, &a);
+    }
 }
 
-static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
+static void run_item(const item *it)
+{
+    const layout *l = &it->l;
+    const void *panel = it->p->packed ? it->b->w : it->room;
+    const ptrdiff_t *tap = it->tap;
+    for (ptrdiff_t i = 0; i < l->cells; i++) {
+        const cell c = cell_of(l, i);
+        if (i % l->families[FC_WIDTH] == 0) run_cells(it, i, panel, tap);
+        panel = next_panel(it, &c, panel);
+        tap += c.taps;
+    }
+}
+
+static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t at, ptrdiff_t end,
                      double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
-    const ptrdiff_t in_phase = work->items / fc_phases(p);
-    fc_phase f = { .index = -1 }, longest;
-    fc_phase_longest(p, &longest); /* phases differ in outputs: items count as in the longest */
-    while (item < end) {
-        if (item / in_phase != f.index) fc_phase_of(p, item / in_phase, &f);
-        place at = place_of(p, &longest, item % in_phase);
-        at.strip.rows = fc_min(at.strip.rows, f.axis[FC_HEIGHT].n - at.strip.jh0);
-        at.strip.columns = fc_min(at.strip.columns, f.axis[FC_WIDTH].n - at.strip.jw0);
-        if (at.strip.rows > 0 && at.strip.columns > 0 && at.strip.jd < f.axis[FC_DEPTH].n)
-            run_item(p, &f, b, &at, workspace);
-        item++;
+    item it = { .p = p, .b = b, .tap = workspace };
+    block held = { -1, -1, -1 };
+    lay_out(p, &it.l);
+    const ptrdiff_t room = room_of(p, &it.l, p->row_block);
+    it.room = (char *)workspace + tap_bytes(p);
+    it.scratch = fc_to(p, it.room, room);
+    it.strip = fc_to(p, it.scratch, scratch_size(p, &it.l));
+    while (at < end) {
+        place(&it, at++);
+        if (room > 0 && (it.block.group != held.group || it.block.oc0 != held.oc0))
+            pack_block(p, &it.l, &it.block, b->w, 0, 1, it.room);
+        held = it.block;
+        fill_taps(&it);
+        fill_strip(&it);
+        run_item(&it);
         if (fc_late(deadline)) break;
     }
-    return item;
+    return at;
 }
 
-const fc_algo fc_algo_direct = { "direct", "highest",       cannot, should_not,
-                                 book,     fc_weights_pack, run,    fc_weights_of_output };
+const fc_algo fc_algo_direct = { "direct", "highest", cannot, should_not, book, pack, run, weights_of };

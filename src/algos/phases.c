@@ -42,7 +42,7 @@ static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase,
                     .out_step = s };
 }
 
-static void axis_of(const fc_conv_plan *p, int axis, ptrdiff_t phase, fc_axis *a)
+void fc_phase_axis(const fc_conv_plan *p, int axis, ptrdiff_t phase, fc_axis *a)
 {
     if (p->problem.transposed) transposed_axis(&p->problem, axis, phase, a);
     else forward_axis(&p->problem, axis, a);
@@ -68,9 +68,9 @@ static void place_outputs(const fc_conv_plan *p, fc_phase *phase)
 static void split(const fc_conv_plan *p, ptrdiff_t index, fc_phase *phase)
 {
     const ptrdiff_t w = index % p->phases[FC_WIDTH], rest = index / p->phases[FC_WIDTH];
-    axis_of(p, FC_WIDTH, w, &phase->axis[FC_WIDTH]);
-    axis_of(p, FC_HEIGHT, rest % p->phases[FC_HEIGHT], &phase->axis[FC_HEIGHT]);
-    axis_of(p, FC_DEPTH, rest / p->phases[FC_HEIGHT], &phase->axis[FC_DEPTH]);
+    fc_phase_axis(p, FC_WIDTH, w, &phase->axis[FC_WIDTH]);
+    fc_phase_axis(p, FC_HEIGHT, rest % p->phases[FC_HEIGHT], &phase->axis[FC_HEIGHT]);
+    fc_phase_axis(p, FC_DEPTH, rest / p->phases[FC_HEIGHT], &phase->axis[FC_DEPTH]);
     phase->index = index;
     phase->taps = phase->outputs = 1;
     for (int axis = 0; axis < FC_SPATIAL; axis++) {
@@ -102,7 +102,7 @@ void fc_phase_longest(const fc_conv_plan *p, fc_phase *longest)
     for (int axis = 0; axis < FC_SPATIAL; axis++) {
         for (ptrdiff_t phase = 1; phase < p->phases[axis]; phase++) {
             fc_axis a;
-            axis_of(p, axis, phase, &a);
+            fc_phase_axis(p, axis, phase, &a);
             if (a.taps > longest->axis[axis].taps) longest->axis[axis].taps = a.taps;
         }
         longest->taps *= longest->axis[axis].taps;

@@ -3,23 +3,35 @@
  * take the scalar chain over what is there, output by output. */
 #include "algos.h"
 
-static int weights_finite(const fc_conv_plan *p, const fc_buffers *b)
+static int weights_finite(const fc_conv_plan *p, const void *w)
 {
     const fc_conv_problem *q = &p->problem;
-    const fc_kernels *kernels = p->work.kernels;
-    if (p->packed) return kernels->all_finite(b->w, (ptrdiff_t)(p->packed_bytes / kernels->size), 1);
     const ptrdiff_t *k = q->kernel, *s = q->w_stride;
+    const ptrdiff_t n[] = { q->ic, p->ocg, k[0], k[1], k[2] };
+    /* as many of the last axes as lie one after another are one row */
     ptrdiff_t row
-    = k[2], rows = k[1] * k[0] * p->ocg, inner[4] = { q->ic, p->ocg, k[0], k[1] };
-    const int contiguous = s[4] == 1 && s[3] == k[2] && s[2] == k[1] * k[2] && s[1] == k[0] * k[1] * k[2];
-    if (contiguous) row
-    *= rows, rows = 1, inner[1] = inner[2] = inner[3] = 1;
-    for (ptrdiff_t i = 0; i < q->ic * rows; i++) {
-        const ptrdiff_t kh = i % inner[3], kd = i / inner[3] % inner[2], oc = i / (inner[3] * inner[2]) % inner[1];
-        const ptrdiff_t ic = i / (inner[3] * inner[2] * inner[1]);
-        if (!kernels->all_finite(fc_at(p, b->w, ic * s[0] + oc * s[1] + kd * s[2] + kh * s[3]), row, s[4])) return 0;
+    = 1, rows = 1, outer = 5;
+    while (outer > 0 && (n[outer - 1] == 1 || s[outer - 1] == row)) row
+    *= n[--outer];
+    for (ptrdiff_t axis = 0; axis < outer; axis++) rows *= n[axis];
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        ptrdiff_t at = 0, rest = i;
+        for (ptrdiff_t axis = outer - 1; axis >= 0; rest /= n[axis--]) at += rest % n[axis] * s[axis];
+        if (!p->work.kernels->all_finite(fc_at(p, w, at), row, 1)) return 0;
     }
     return 1;
+}
+
+/* A layer's weights are looked at once: the answer follows them. */
+static int *note_of(const fc_conv_plan *p, const void *packed)
+{
+    return (int *)(void *)((char *)(uintptr_t)packed + p->packed_bytes - FC_ALIGN);
+}
+
+void fc_transposed_pack(const fc_conv_plan *p, const void *w, void *packed)
+{
+    p->algo->pack(p, w, packed);
+    *note_of(p, packed) = weights_finite(p, w);
 }
 
 /* Output `at`, flat over batch, oc and a phase's depth, height, width. */
@@ -59,7 +71,8 @@ ptrdiff_t fc_transposed_run(const fc_work *work, const fc_buffers *b, void *work
                             double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
-    if (weights_finite(p, b)) return p->algo->run(work, b, workspace, item, end, deadline);
+    if (p->packed ? *note_of(p, b->w) : weights_finite(p, b->w))
+        return p->algo->run(work, b, workspace, item, end, deadline);
     for (; item < end; item++) {
         for (ptrdiff_t index = 0; index < fc_phases(p); index++) {
             fc_phase f;

@@ -10,6 +10,7 @@ enum { FC_VECTORS = 3 };         /* vectors of outputs in a tile */
 enum { FC_PIXELS_MAX = 6 };      /* pixels of a tile of output channels, of any ISA */
 enum { FC_CHANNEL_VECTORS = 4 }; /* vectors of output channels in such a tile, and in a panel of its weights */
 enum { FC_LANES_MAX = 16 };      /* of any ISA */
+enum { FC_ROWS_MAX = 8 };        /* rows of a tile of any ISA */
 
 /* Pooling's workspace, in elements: a row of the image, a row of outputs, a few sums, then the trees. */
 enum {
@@ -79,6 +80,25 @@ typedef struct fc_weight_block {
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
+/* The same of rows that lie anywhere: row i at at[i]. */
+typedef struct fc_weight_rows {
+    const void *w;
+    ptrdiff_t at[FC_ROWS_MAX], channel, tap[FC_SPATIAL];
+    ptrdiff_t channels, taps[FC_SPATIAL];
+    int rows;
+} fc_weight_rows;
+
+/* y[line*y_line + (j*phases + f)*y_step] = from[phase[f] + line*phase_line[f] + j], the first n outputs of every line; reads
+ * up to a vector past the last. */
+typedef struct fc_weave {
+    const void *from;
+    const ptrdiff_t *phase, *phase_line;
+    int phases;
+    ptrdiff_t lines, n;
+    void *y;
+    ptrdiff_t y_line, y_step;
+} fc_weave;
+
 /* Taps along a row that in-place reading has masks for. */
 enum { FC_DEPTHWISE_MASKED = 16 };
 
@@ -123,7 +143,9 @@ struct fc_kernels {
     void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
                          ptrdiff_t step, void *to, ptrdiff_t to_step);
     void (*pack_weights)(const fc_weight_block *, void *to);
+    void (*pack_weight_rows)(const fc_weight_rows *, void *to);
     void (*pad_rows)(const fc_rows *);
+    void (*weave)(const fc_weave *);
     void (*depthwise)(const fc_depthwise *);
     /* between an array and the places offset[j] of another */
     void (*scatter)(const void *from, ptrdiff_t n, void *to, const ptrdiff_t *offset);

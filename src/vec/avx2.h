@@ -82,6 +82,9 @@ VEC V v_select(M m, V a, V b) { return _mm256_blendv_pd(b, a, _mm256_castsi256_p
 #else
 VEC V v_select(M m, V a, V b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)); }
 #endif
+/* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
+VEC V v_zip_low(V a, V b) { return VI(permute2f128)(VI(unpacklo)(a, b), VI(unpackhi)(a, b), 0x20); }
+VEC V v_zip_high(V a, V b) { return VI(permute2f128)(VI(unpacklo)(a, b), VI(unpackhi)(a, b), 0x31); }
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 /* lane j of vector i becomes lane i of vector j: within blocks of 16 bytes, then the blocks */

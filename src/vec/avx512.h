@@ -85,6 +85,20 @@ VEC V v_shift2(V a, V b) { return SHIFT(a, b, 2); }
 VEC V v_load2_m(const T *p, M2 m) { return v_even(VI(maskz_loadu)(m.low, p), VI(maskz_loadu)(m.high, p + LANES)); }
 /* a where the mask is set, b elsewhere */
 VEC V v_select(M m, V a, V b) { return VI(mask_blend)(m, b, a); }
+/* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
+#if FC_DOUBLE
+VEC V v_zip_low(V a, V b) { return VI(permutex2var)(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b); }
+VEC V v_zip_high(V a, V b) { return VI(permutex2var)(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b); }
+#else
+VEC V v_zip_low(V a, V b)
+{
+    return VI(permutex2var)(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+VEC V v_zip_high(V a, V b)
+{
+    return VI(permutex2var)(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
+#endif
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 

@@ -82,6 +82,19 @@ VEC V v_select(M m, V a, V b)
     for (int lane = m.first; lane < m.end; lane++) b[lane] = a[lane];
     return b;
 }
+/* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
+VEC V v_zip_low(V a, V b)
+{
+    V v;
+    for (int lane = 0; lane < LANES; lane++) v[lane] = lane % 2 ? b[lane / 2] : a[lane / 2];
+    return v;
+}
+VEC V v_zip_high(V a, V b)
+{
+    V v;
+    for (int lane = 0; lane < LANES; lane++) v[lane] = lane % 2 ? b[(LANES + lane) / 2] : a[(LANES + lane) / 2];
+    return v;
+}
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b)
 {

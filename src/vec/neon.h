@@ -78,6 +78,9 @@ VEC V v_select(M m, V a, V b)
     for (int lane = m.first; lane < m.end; lane++) b[lane] = a[lane];
     return b;
 }
+/* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
+VEC V v_zip_low(V a, V b) { return VI(vzip1q)(a, b); }
+VEC V v_zip_high(V a, V b) { return VI(vzip2q)(a, b); }
 /* joins vectors whose lanes are zero where the other's are not */
 #if FC_DOUBLE
 VEC V v_or(V a, V b) { return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b))); }
