@@ -42,6 +42,29 @@ VEC M m_within(int first, int end, int offset, int every)
 VEC M m_range(int first, int end) { return m_within(first, end, 0, 1); }
 VEC V v_load_m(const T *p, M m) { return VI(maskload)(p, m); }
 VEC void v_store_m(T *p, V v, M m) { VI(maskstore)(p, m, v); }
+/* the first n lanes, fewer than all, in pieces: a masked store takes 12 cycles on Zen */
+VEC void v_store_n(T *p, V v, int n)
+{
+#if FC_DOUBLE
+    __m128d left = _mm256_castpd256_pd128(v);
+    if (n & 2) {
+        _mm_storeu_pd(p, left);
+        left = _mm256_extractf128_pd(v, 1);
+    }
+    if (n & 1) _mm_store_sd(p + (n & 2), left);
+#else
+    __m128 left = _mm256_castps256_ps128(v);
+    if (n & 4) {
+        _mm_storeu_ps(p, left);
+        left = _mm256_extractf128_ps(v, 1);
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)(p + (n & 4)), left);
+        left = _mm_movehl_ps(left, left);
+    }
+    if (n & 1) _mm_store_ss(p + (n & 6), left);
+#endif
+}
 /* a larger than b, or a NaN; else b: a NaN once met stays */
 VEC V v_max(V a, V b)
 {

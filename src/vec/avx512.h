@@ -28,6 +28,8 @@ VEC V v_div(V a, V b) { return VI(div)(a, b); }
 VEC M m_range(int first, int end) { return (M)(((1u << end) - 1u) & ~((1u << first) - 1u)); }
 VEC V v_load_m(const T *p, M m) { return VI(maskz_loadu)(m, p); }
 VEC void v_store_m(T *p, V v, M m) { VI(mask_storeu)(p, m, v); }
+/* the first n lanes, fewer than all */
+VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
 VEC V v_max(V a, V b)
 {

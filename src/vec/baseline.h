@@ -39,6 +39,8 @@ VEC void v_store_m(T *p, V v, M m)
 {
     for (int lane = m.first; lane < m.end; lane++) p[lane] = v[lane];
 }
+/* the first n lanes, fewer than all */
+VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }
 /* a larger than b, or a NaN; else b: a NaN once met stays */
 VEC V v_max(V a, V b)
 {
