@@ -93,8 +93,7 @@ typedef struct fc_map_problem {
     fc_type type;
     fc_activation activation;
     double a, b;
-    ptrdiff_t rows, row
-    , channels; /* row r belongs to channel r % channels */
+    ptrdiff_t rows, row, channels; /* row r belongs to channel r % channels */
 } fc_map_problem;
 
 typedef struct fc_options {

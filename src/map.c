@@ -11,11 +11,8 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     const ptrdiff_t size = (ptrdiff_t)k->size, blocks = (p->row + BLOCK - 1) / BLOCK;
     (void)workspace;
     while (item < end) {
-        const ptrdiff_t row
-        = item / blocks, at = item % blocks * BLOCK;
-        const ptrdiff_t n = p->row
-        -at < BLOCK ? p->row
-        -at : BLOCK, from = (row * p->row + at) * size;
+        const ptrdiff_t row = item / blocks, at = item % blocks * BLOCK;
+        const ptrdiff_t n = p->row - at < BLOCK ? p->row - at : BLOCK, from = (row * p->row + at) * size;
         double a = p->a;
         if (b->w)
             a = p->type == FC_F32 ? (double)((const float *)b->w)[row % p->channels]

@@ -68,13 +68,13 @@ static int is_last(const fc_pool_problem *p)
     return p->x_stride[FC_C] == 1 && p->y_stride[FC_C] == 1 && p->channels > 1;
 }
 
-/* Planes of which each becomes one output, side by side. */
+/* Images that are one window each, and so one output; those lie side by side. */
 static int is_single(const fc_pool_problem *p)
 {
-    const ptrdiff_t *out = p->out_size;
-    return out[0] * out[1] * out[2] == 1 && !p->adaptive && p->kernel[FC_WIDTH] == p->size[FC_WIDTH] &&
-           p->pad[FC_WIDTH] == 0 && p->dilation[FC_WIDTH] == 1 && p->y_stride[FC_C] == 1 &&
-           (p->batch == 1 || p->y_stride[FC_N] == p->channels);
+    for (int axis = 0; axis < FC_SPATIAL; axis++)
+        if (p->out_size[axis] != 1 || p->kernel[axis] != p->size[axis] || p->pad[axis] || p->dilation[axis] != 1)
+            return 0;
+    return !p->adaptive && p->y_stride[FC_C] == 1 && (p->batch == 1 || p->y_stride[FC_N] == p->channels);
 }
 
 static ptrdiff_t next_power(ptrdiff_t n)
@@ -103,11 +103,9 @@ static void book_columns(fc_pool_plan *plan)
     const ptrdiff_t span = most(SHEET / plan->unit, 2 * across);
     plan->block = p->adaptive || stride == 0 ? ow : least(ow, (span - across) / stride + 1);
     plan->blocks = (ow + plan->block - 1) / plan->block;
-    ptrdiff_t row
-    = across + (plan->block - 1) * stride;
+    ptrdiff_t row = across + (plan->block - 1) * stride;
     plan->single = plan->unit == 1 && is_single(p);
-    if (plan->single) row
-    = next_power(row);
+    if (plan->single) row = next_power(row);
     /* so many levels halve the places; a row begins at one that stays */
     const ptrdiff_t halved = least(ow == 1 ? row : power_within(stride), next_power(row));
     plan->pitch = round_up(row, next_power(most(halved, 1))) * plan->unit;

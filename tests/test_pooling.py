@@ -64,6 +64,7 @@ def adaptive(op, shape, output_size):
 
 
 MAX = [
+    pool("max_pool3d", (2, 129, 2, 1, 4), (2, 1, 4), (3, 4, 4), padding=(1, 0, 0), ceil_mode=True),
     pool("max_pool1d", (1, 1, 1), 1),
     pool("max_pool1d", (2, 3, 70), 3, 2, padding=1),
     pool("max_pool1d", (3, 65), 2, 1, dilation=33, padding=17),
@@ -104,6 +105,9 @@ AVG = [
     pool("avg_pool2d", (1, 2, 9, 50), (2, 5), (1, 3), padding=(1, 2), divisor_override=3),
     pool("avg_pool2d", (1, 2, 9, 50), 4, divisor_override=-7),
     pool("avg_pool2d", (3, 13, 13), 13, 1, padding=6),
+    # one output of a window that is less than the image, along one axis
+    pool("avg_pool2d", (2, 5, 3, 2), 2),
+    pool("avg_pool3d", (1, 3, 3, 2, 4), (2, 2, 4), (3, 2, 1)),
     pool("avg_pool2d", (1, 1, 3, 2500), (2, 2049), (1, 50), padding=(1, 1000)),
     pool("avg_pool2d", (1, 3, 40, 21), (31, 15), 1, padding=(15, 7)),
     pool("avg_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1), count_include_pad=False),

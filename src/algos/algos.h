@@ -111,8 +111,7 @@ void fc_tile_run(const fc_conv_plan *, const fc_phase *, fc_tile *, const ptrdif
 /* A block of outputs that lie side by side: some rows of a group by columns from `column` on, flat over batch, depth, height,
  * width; over channels x taps of the chain. */
 typedef struct fc_block {
-    ptrdiff_t group, row
-    , row_end, column, columns;
+    ptrdiff_t group, row, row_end, column, columns;
     ptrdiff_t channel, channels, tap, taps;
     void *panel;    /* its columns packed: [tile][k][vectors * lanes] */
     const void

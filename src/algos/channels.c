@@ -281,14 +281,10 @@ static void list_pixels(const fc_conv_plan *p, const region *r, const view *v, p
     for (ptrdiff_t n = 0; n < r->n[0]; n++)
         for (ptrdiff_t d = 0; d < r->n[1]; d++)
             for (ptrdiff_t h = 0; h < r->n[2]; h++) {
-                const ptrdiff_t row
-                = n * x[FC_N] + d * s[0] * x[FC_D] + h * s[1] * x[FC_H];
+                const ptrdiff_t row = n * x[FC_N] + d * s[0] * x[FC_D] + h * s[1] * x[FC_H];
                 const ptrdiff_t y_row = (f[0] + n) * y[FC_N] + (f[1] + d) * y[FC_D] + (f[2] + h) * y[FC_H];
-                for (ptrdiff_t w = 0; w < r->n[3]; w++) *to++ = (pixel)
-                    {
-                        row
-                        +w *s[2] * x[FC_W], y_row + (f[3] + w) * y[FC_W]
-                    };
+                for (ptrdiff_t w = 0; w < r->n[3]; w++)
+                    *to++ = (pixel){ row + w * s[2] * x[FC_W], y_row + (f[3] + w) * y[FC_W] };
             }
 }
 

@@ -115,8 +115,7 @@ static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
  * `row0 + r*row_j + th*row_t`, which may lie outside. */
 typedef struct view {
     fc_depthwise d; /* of all rows and channels */
-    ptrdiff_t origin, row
-    , row0, row_j, row_t, rows;
+    ptrdiff_t origin, row, row0, row_j, row_t, rows;
     ptrdiff_t every; /* rows of outputs so far apart share rows of the image */
 } view;
 
@@ -142,16 +141,17 @@ static void view_image(const fc_conv_plan *p, geometry *g)
                   (w->in_step == 1 || (w->in_step == 2 && w->tap_step == 1));
     if (!g->in_place) return;
     for (ptrdiff_t tw = 0; tw < w->taps; tw++) g->near[tw] = tw * w->tap_step;
-    g->image = (view)
-    {
-        .d = { .tap = g->near,
-               .x_plane = d->tap_step * stride[FC_D],
-               .step = w->in_step,
-               .first = -iw,
-               .end = w->size - iw },
-        .origin = id * stride[FC_D] + ih * stride[FC_H] + iw, .row
-        = stride[FC_H], .row0 = ih, .row_j = h->in_step, .row_t = h->tap_step, .rows = h->size
-    };
+    g->image = (view){ .d = { .tap = g->near,
+                              .x_plane = d->tap_step * stride[FC_D],
+                              .step = w->in_step,
+                              .first = -iw,
+                              .end = w->size - iw },
+                       .origin = id * stride[FC_D] + ih * stride[FC_H] + iw,
+                       .row = stride[FC_H],
+                       .row0 = ih,
+                       .row_j = h->in_step,
+                       .row_t = h->tap_step,
+                       .rows = h->size };
     fc_valid(&planes, 0, &g->image.d.depth_first, &g->image.d.depth_end);
 }
 
@@ -159,10 +159,12 @@ static void view_strip(geometry *g)
 {
     const fc_strip *s = &g->strip;
     for (ptrdiff_t tw = 0; tw < g->f.axis[FC_WIDTH].taps; tw++) g->tap[tw] = fc_strip_tap(&g->f, s, 0, 0, tw);
-    g->padded = (view)
-    {
-        .d = { .tap = g->tap, .x_plane = s->plane, .step = 1, .padded = 1, .depth_end = g->f.axis[FC_DEPTH].taps }, .row
-        = s->sets * s->pitch, .row_j = s->row_j, .row_t = fc_max(s->row_t, 1), .rows = s->strip_rows
+    g->padded = (view){
+        .d = { .tap = g->tap, .x_plane = s->plane, .step = 1, .padded = 1, .depth_end = g->f.axis[FC_DEPTH].taps },
+        .row = s->sets * s->pitch,
+        .row_j = s->row_j,
+        .row_t = fc_max(s->row_t, 1),
+        .rows = s->strip_rows
     };
 }
 

@@ -301,9 +301,11 @@ static void pack_piece(const fc_conv_plan *p, const layout *l, const cell *c, pt
         rows.tap[axis] = c->f[axis]->axis.k_step * s[axis];
         rows.taps[axis] = c->f[axis]->axis.taps;
     }
-    for (; row < end && rows.rows < p->work.kernels->mr; row++) rows.at[rows.rows++] = row
-    / (pd * ph * pw) * oc_stride(p) + l->k0[0][c->f[0]->first + row / (pw * ph) % pd] * s[0] +
-        l->k0[1][c->f[1]->first + row / pw % ph] * s[1] + l->k0[2][c->f[2]->first + row % pw] * s[2];
+    for (; row < end && rows.rows < p->work.kernels->mr; row++)
+        rows.at[rows.rows++] = row / (pd * ph * pw) * oc_stride(p) +
+                               l->k0[0][c->f[0]->first + row / (pw * ph) % pd] * s[0] +
+                               l->k0[1][c->f[1]->first + row / pw % ph] * s[1] +
+                               l->k0[2][c->f[2]->first + row % pw] * s[2];
     p->work.kernels->pack_weight_rows(&rows, to);
 }
 
@@ -346,15 +348,12 @@ static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
     for (ptrdiff_t i = 0; i < l.cells; i++) {
         const cell c = cell_of(&l, i);
         const ptrdiff_t size = panel_size(p, &c, p->ocg);
-        ptrdiff_t row
-        = oc % p->ocg;
+        ptrdiff_t row = oc % p->ocg;
         int within = 1;
         for (int axis = 0; axis < FC_SPATIAL; axis++) {
             const ptrdiff_t at = f->axis[axis].out0 - c.f[axis]->first;
             within = within && at >= 0 && at < c.f[axis]->phases;
-            row
-            = row
-            *c.f[axis]->phases + at;
+            row = row * c.f[axis]->phases + at;
         }
         if (within) {
             chain->w = fc_at(p, panel, oc / p->ocg * size + (row - row % mr) * p->icg * c.taps + row % mr);
@@ -496,11 +495,9 @@ static strand strand_of(const item *it, const band *a, const cell *c, const void
                         .repeats = 1,
                         .first = 1,
                         .last = 1 };
-    ptrdiff_t row
-    = a->oc * c->phases;
+    ptrdiff_t row = a->oc * c->phases;
     if (p->packed) {
-        row
-        += it->block.oc0 * c->phases;
+        row += it->block.oc0 * c->phases;
         panel = fc_at(p, panel, it->block.group * panel_size(p, c, p->ocg));
     }
     s.tile.w = fc_at(p, panel, row * s.chain);
@@ -543,8 +540,7 @@ static void run_strand(const item *it, const band *a, const strand *s, fc_tile *
             void *y = fc_to(p, t->y[i % t->vectors], i / t->vectors * t->y_row);
             k->activate(q->activation, t->lanes[i % t->vectors], y, y, q->a, q->b);
         }
-        row
-        += k->mr;
+        row += k->mr;
         if (row >= s->rows) return;
         for (int j = 0; j < t->vectors; j++) t->y[j] = fc_to(p, t->y[j], k->mr * t->y_row);
     }

@@ -39,12 +39,9 @@ void fc_strip_plan(const fc_conv_plan *p, const fc_phase *f, fc_strip *s)
 ptrdiff_t fc_strip_tap(const fc_phase *f, const fc_strip *s, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw)
 {
     const fc_axis *w = &f->axis[FC_WIDTH];
-    const ptrdiff_t shift = tw * w->tap_step, row
-    = td * s->plane + th * s->row_t * s->sets * s->pitch;
-    if (s->set_per_tap) return row
-    +tw * s->pitch;
-    return row
-    +shift % w->in_step * s->pitch + shift / w->in_step;
+    const ptrdiff_t shift = tw * w->tap_step, row = td * s->plane + th * s->row_t * s->sets * s->pitch;
+    if (s->set_per_tap) return row + tw * s->pitch;
+    return row + shift % w->in_step * s->pitch + shift / w->in_step;
 }
 
 int fc_strip_copy_of(const fc_conv_plan *p, const fc_phase *f, const fc_strip *s, ptrdiff_t i, fc_strip_copy *copy)

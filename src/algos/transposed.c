@@ -9,10 +9,8 @@ static int weights_finite(const fc_conv_plan *p, const void *w)
     const ptrdiff_t *k = q->kernel, *s = q->w_stride;
     const ptrdiff_t n[] = { q->ic, p->ocg, k[0], k[1], k[2] };
     /* as many of the last axes as lie one after another are one row */
-    ptrdiff_t row
-    = 1, rows = 1, outer = 5;
-    while (outer > 0 && (n[outer - 1] == 1 || s[outer - 1] == row)) row
-    *= n[--outer];
+    ptrdiff_t row = 1, rows = 1, outer = 5;
+    while (outer > 0 && (n[outer - 1] == 1 || s[outer - 1] == row)) row *= n[--outer];
     for (ptrdiff_t axis = 0; axis < outer; axis++) rows *= n[axis];
     for (ptrdiff_t i = 0; i < rows; i++) {
         ptrdiff_t at = 0, rest = i;

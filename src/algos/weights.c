@@ -84,22 +84,16 @@ fc_weights fc_weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_ph
                          ptrdiff_t channel0, ptrdiff_t channels, ptrdiff_t tap0, ptrdiff_t taps, void *room)
 {
     const ptrdiff_t k0 = channel0 * f->taps + tap0;
-    if (p->packed) return (fc_weights)
-        {
-            fc_at(p, b->w, packed_offset(p, f, group, row) + k0 * p->work.kernels->mr), 1, 1
-        };
-    if (!room) return (fc_weights)
-        {
-            fc_at(p, element(p, b->w, group, row, 0), k0), row_stride(p), 0
-        };
+    if (p->packed)
+        return (fc_weights){ fc_at(p, b->w, packed_offset(p, f, group, row) + k0 * p->work.kernels->mr), 1, 1 };
+    if (!room) return (fc_weights){ fc_at(p, element(p, b->w, group, row, 0), k0), row_stride(p), 0 };
     pack_rows(p, f, b->w, group, row, channel0, channels, tap0, taps, room);
     return (fc_weights){ room, 1, 1 };
 }
 
 void fc_weights_of_output(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *c)
 {
-    const ptrdiff_t group = oc / p->ocg, row
-    = oc % p->ocg, mr = p->work.kernels->mr;
+    const ptrdiff_t group = oc / p->ocg, row = oc % p->ocg, mr = p->work.kernels->mr;
     const fc_axis *a = f->axis;
     const ptrdiff_t *s = p->problem.w_stride + 2;
     if (p->packed) {

@@ -75,8 +75,7 @@ typedef struct fc_rows {
 /* Weights of mr rows as a panel: to[(c*taps + t)*mr + i]; rows that are not there are zero. */
 typedef struct fc_weight_block {
     const void *w; /* at row 0, channel 0, tap 0 */
-    ptrdiff_t row
-    , channel, tap[FC_SPATIAL]; /* strides; those of the taps may be negative */
+    ptrdiff_t row, channel, tap[FC_SPATIAL]; /* strides; those of the taps may be negative */
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
