@@ -85,6 +85,7 @@ cdef extern from "fastconv.h" nogil:
     const char *fc_conv_cannot(const fc_conv_plan *, int)
     const char *fc_conv_should_not(const fc_conv_plan *, int)
     int fc_conv_algo(const fc_conv_plan *)
+    int fc_conv_form(const fc_conv_plan *)
     void fc_conv_pack(const fc_conv_plan *, const void *, void *)
     fc_status fc_pool_plan_make(const fc_pool_problem *, const fc_options *, fc_pool_plan *)
     fc_status fc_map_plan_make(const fc_map_problem *, const fc_options *, fc_map_plan *)

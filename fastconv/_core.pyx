@@ -37,8 +37,6 @@ ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu",
 _ACTIVATION = {name: index for index, name in enumerate(ACTIVATIONS)}
 _KIND = {"max": <int>FC_POOL_MAX, "avg": <int>FC_POOL_AVERAGE, "sum": <int>FC_POOL_SUM}
 assert len(ACTIVATIONS) == FC_ACTIVATIONS
-# Algorithms with a packed form of their own; the others share one.
-cdef tuple FORM = tuple({b"depthwise": 1, b"channels": 2}.get(fc_algo_name(i), 0) for i in range(fc_algo_count()))
 
 
 cdef class _Array:
@@ -221,7 +219,10 @@ cdef class ConvPlan(Plan):
 
         self.work = &self.plan.work
         if packed:
-            self.packing = in_force()[0], x.view.itemsize, FORM[fc_conv_algo(&self.plan)]
+            phases = None
+            if problem.transposed:
+                phases = problem.stride, problem.dilation, problem.pad, tuple(map(min, problem.stride, problem.out_size))
+            self.packing = in_force()[0], x.view.itemsize, problem.groups, fc_conv_form(&self.plan), phases
 
     cdef const void *weights(self, const void *w, dict prepared) except NULL:
         """The packed form of w that the plan wants, kept in prepared, which belongs to w alone."""

@@ -23,6 +23,13 @@ int fc_conv_algo(const fc_conv_plan *plan)
     return algo;
 }
 
+int fc_conv_form(const fc_conv_plan *plan)
+{
+    int algo = 0;
+    while (algos[algo]->pack != plan->algo->pack) algo++;
+    return algo;
+}
+
 const fc_kernels *fc_kernels_for(const fc_options *options, fc_type type)
 {
     const int isa = options->isa < 0 ? fc_isa_best() : options->isa;

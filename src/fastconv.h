@@ -182,6 +182,9 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
 const char *fc_conv_cannot(const fc_conv_plan *plan, int algo);
 const char *fc_conv_should_not(const fc_conv_plan *plan, int algo);
 int fc_conv_algo(const fc_conv_plan *plan); /* the row that runs */
+/* The form of packed weights: plans that agree in it, in ISA, type and groups, and if transposed in stride, dilation,
+ * padding and phases, take the same ones. */
+int fc_conv_form(const fc_conv_plan *plan);
 void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed);
 
 fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *options, fc_pool_plan *plan);

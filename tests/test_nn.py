@@ -1,5 +1,6 @@
 """fastconv.nn: code written for torch.nn runs, agrees with torch.nn, and no layer is ever stale."""
 
+import contextlib
 import copy
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import fastconv as fc
 import fastconv.functional as F
 import fastconv.nn as nn
 from fastconv import reference
@@ -517,6 +519,29 @@ def test_a_call_copies_no_weights(dtype):
     finally:
         tracemalloc.stop()
     assert peak < layer.weight.nbytes / 2
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
+def test_packed_weights_serve_the_plans_they_fit(op, groups):
+    """Whatever a layer has packed for one algorithm, image or geometry, the next call is right."""
+    rng = np.random.default_rng(5)
+    kind = {"conv2d": nn.Conv2d, "conv_transpose2d": nn.ConvTranspose2d}[op]
+    layer = kind(4, 12, 4, 3, 2, groups=groups)
+    layer.weight = rng.integers(-4, 5, layer.weight.shape).astype(np.float32)
+    for size in ((1, 2), (3, 1), (9, 5), (16, 16)):
+        x = rng.integers(-4, 5, (2, 4, *size)).astype(np.float32)
+        for layer.stride, layer.padding in (((3, 3), (1, 1)), ((2, 1), (1, 1)), ((3, 3), (1, 0))):
+            options = {"stride": layer.stride, "padding": layer.padding, "groups": groups}
+            try:
+                want = getattr(reference, op)(x, layer.weight, layer.bias, **options)
+            except ValueError:
+                continue  # an image smaller than the kernel
+            for algorithm in (*fc._core.algorithms(), None, *reversed(fc._core.algorithms())):
+                with fc.using(algorithm=algorithm), contextlib.suppress(ValueError):
+                    np.testing.assert_allclose(
+                        layer(x), want, 1e-5, 1e-4, err_msg=f"{algorithm} {size} {options}"
+                    )
 
 
 def test_one_parameter_given_to_two_layers_makes_two_copies():

@@ -14,6 +14,7 @@ enum {
     REGION_PIXELS = 256,    /* of an item at most: what packing a block of weights is repaid by */
     CHAIN_STEPS = 42, /* of a panel at a time for each pixel of a tile: 64 KB, in L2; of 3 pixels 16 KB, in L1 */
     TAP_BYTES = 512 << 10, /* of the table of tap offsets */
+    NEAR_BYTES = 1 << 20,   /* of weights that the next region finds in L2 */
     PIXEL_AXES = 4 /* batch, depth, height, width */
 };
 
@@ -128,17 +129,23 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
+static size_t packed_bytes(const fc_conv_plan *p)
+{
+    return (size_t)(p->problem.groups * vectors_of(p) * p->work.kernels->lanes * chain_of(p)) * p->work.kernels->size;
+}
+
 /* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
 static double channels_cost(const fc_conv_plan *p)
 {
-    /* a vector of weights packed, or transposed and used; a vector of sums transposed */
-    const double PACK = 5, ROWS = 3, STORE = 4;
+    /* a vector of weights packed, or transposed and used, or fetched from beyond L2; a vector of sums transposed */
+    const double PACK = 4, ROWS = 3, FETCH = 3, STORE = 4;
     const double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
-    const ptrdiff_t lanes = p->work.kernels->lanes, pixels = pixels_of(p);
-    const double idle = (double)(vectors_of(p) * lanes) / (double)p->ocg;
-    const double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
-    return idle *
-           (loads + weights / (double)fc_min(pixels, REGION_PIXELS) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
+    const double idle = (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
+    ptrdiff_t n[PIXEL_AXES];
+    shape_region(p, n);
+    double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
+    if (packed_bytes(p) > NEAR_BYTES) weights += FETCH;
+    return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
 }
 
 /* The cheaper of direct and im2col: lanes along rows of the image, or along all of it. */
@@ -162,11 +169,6 @@ static const char *should_not(const fc_conv_plan *p)
         return "lanes along pixels leave fewer idle, or repay the packing of weights less (pytest --benchmark, 1x1 and "
                "7x7 images)";
     return NULL;
-}
-
-static size_t packed_bytes(const fc_conv_plan *p)
-{
-    return (size_t)(p->problem.groups * vectors_of(p) * p->work.kernels->lanes * chain_of(p)) * p->work.kernels->size;
 }
 
 /* What the workspace holds, in order. */
