@@ -198,7 +198,8 @@ static const char *cannot(const fc_conv_plan *p)
  * kernels 1 to 5, strides 1 and 2, on AVX-512; the kernel sizes and groups of pytest --benchmark show both algorithms. */
 static double direct_cost(const fc_conv_plan *p, const layout *l)
 {
-    const double STRIP = 8, SHIFTED = 1.04; /* taps read across cache lines */
+    /* taps read across cache lines, and with 16 registers a tile's own cost, which im2col's rows of tiles share */
+    const double STRIP = 8, SHIFTED = p->work.kernels->mr == 8 ? 1.04 : 1.15;
     const ptrdiff_t *k = p->problem.kernel;
     const double lanes = l->flat ? lanes_flat(p, l) : lanes_along_rows(p, l);
     return SHIFTED * lanes + STRIP / ((double)(k[1] * k[2]) * (double)p->ocg);
