@@ -4,8 +4,7 @@
 enum {
     OUTPUTS = 4096, /* of an item, about */
     SHEET = 2048,   /* elements reduced along the width at once: with what comes of them they stay in L1 */
-    LONGEST =
-        32768, /* elements that a window reaches over along the width, where a row of windows is reduced at once */
+    LONGEST = 32768, /* elements a window reaches over along the width, where a row of windows is reduced at once */
     TALL = 65536, /* elements reduced by doubling down the height at once: with what comes of them they stay in L2 */
     WIDE = 16384, /* columns of an image whose rows go through registers */
     TABLE = 8192, /* rows of the image that a few rows of outputs read */

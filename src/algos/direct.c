@@ -54,8 +54,8 @@ static void lay_out_axis(const fc_conv_plan *p, int axis, layout *l)
         fc_axis a;
         fc_phase_axis(p, axis, phase, &a);
         l->k0[axis][phase] = a.k0;
-        family *last = &l->family[axis][count - 1];
-        if (count > 0 && last->axis.taps == a.taps && last->axis.in0 == a.in0) {
+        family *last = count > 0 ? &l->family[axis][count - 1] : NULL;
+        if (last && last->axis.taps == a.taps && last->axis.in0 == a.in0) {
             last->phases++;
             continue;
         }
