@@ -221,7 +221,8 @@ cdef class ConvPlan(Plan):
         if packed:
             phases = None
             if problem.transposed:
-                phases = problem.stride, problem.dilation, problem.pad, tuple(map(min, problem.stride, problem.out_size))
+                phases = tuple(map(min, problem.stride, problem.out_size))
+                phases += problem.stride, problem.dilation, problem.pad
             self.packing = in_force()[0], x.view.itemsize, problem.groups, fc_conv_form(&self.plan), phases
 
     cdef const void *weights(self, const void *w, dict prepared) except NULL:
