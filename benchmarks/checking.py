@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from benchmarks.functions import Call, inputs_of, reference_of
+from benchmarks.networks import Network
 from benchmarks.problems import DTYPES, Problem, arrays, positions
 from fastconv import reference
 
@@ -13,7 +14,7 @@ class OutsideTheBound(AssertionError):
     """The result differs from the reference by more than rounding explains."""
 
 
-def compare(problem: Problem | Call, dtype: str, values: np.ndarray) -> None:
+def compare(problem: Problem | Network | Call, dtype: str, values: np.ndarray) -> None:
     """Raise OutsideTheBound unless the values at the problem's positions are right."""
     right, bound = expected(problem, dtype)
     error = np.abs(values.astype(np.longdouble) - right)
@@ -28,10 +29,12 @@ def compare(problem: Problem | Call, dtype: str, values: np.ndarray) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def expected(problem: Problem | Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def expected(problem: Problem | Network | Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """The right values at the problem's positions, and by how much a result may differ."""
     if isinstance(problem, Call):
         return _expected_of_call(problem, dtype)
+    if isinstance(problem, Network):
+        return _expected_of_network(problem, dtype)
     inputs = arrays(problem, dtype)
     right = _reference(problem, inputs)
     if "max" in problem.op:
@@ -52,7 +55,17 @@ def _expected_of_call(call: Call, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     return values, rounding(call.terms, dtype, largest)
 
 
-def at_positions(problem: Problem | Call, y: np.ndarray) -> np.ndarray:
+def _expected_of_network(network: Network, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """What the network gives as it was built, each of its layers checked elsewhere. No bound on the
+    rounding of a hundred layers is of use: a mistake shows in the first digits.
+    """
+    y = network.model(dtype)(network.image(dtype))
+    right = at_positions(network, y).astype(np.longdouble)
+    digits = np.longdouble(np.finfo(DTYPES[dtype]).eps) ** 0.5
+    return right, np.full(right.shape, digits * np.abs(y).max())
+
+
+def at_positions(problem: Problem | Network | Call, y: np.ndarray) -> np.ndarray:
     """The elements of a result that are compared."""
     if isinstance(problem, Problem) and problem.nhwc:
         y = np.moveaxis(y, -1, 1)

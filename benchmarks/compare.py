@@ -18,7 +18,7 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 import fastconv
-from benchmarks import contest, drawing, machine, peers, problems, standings, workers
+from benchmarks import contest, drawing, machine, networks, peers, problems, standings, workers
 from benchmarks.problems import Layer
 
 TYPES = {"float32": "f32", "float64": "f64"}
@@ -75,9 +75,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--set",
         nargs="+",
         metavar="NAME",
-        choices=["all", *problems.set_names()],
+        choices=["all", "networks", *problems.set_names()],
         default=["all"],
-        help="all (networks and every class), " + ", ".join(problems.set_names()),
+        help="all (networks, their layers, every class), networks (as a whole), "
+        + ", ".join(problems.set_names()),
     )
     add(
         "--shapes",
@@ -154,9 +155,15 @@ def _measured(options: argparse.Namespace) -> tuple[list[standings.Row], dict]:
 def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Layer]]]:
     """The layers to measure, by the name of their set."""
     sets = {path.stem: problems.distinct(problems.read(path)) for path in options.shapes}
-    names = problems.all_sets() if "all" in options.set else options.set
-    for name, layers in (sets or {name: problems.layer_set(name) for name in names}).items():
+    names = ["networks", *problems.all_sets()] if "all" in options.set else options.set
+    for name, layers in (sets or {name: _set(name) for name in names}).items():
         yield name, problems.draw(layers, options.sample or len(layers), options.seed)
+
+
+def _set(name: str) -> list[Layer]:
+    if name == "networks":
+        return [Layer(network) for network in networks.all_networks()]
+    return problems.layer_set(name)
 
 
 def _facts(options: argparse.Namespace, rows: list[standings.Row]) -> dict:

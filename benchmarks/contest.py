@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection
 
 from benchmarks import checking, machine, workers
+from benchmarks.networks import Network
 from benchmarks.ours import OURS
 from benchmarks.problems import Layer, Problem
 from benchmarks.standings import Entry, Row
@@ -52,7 +53,9 @@ def hold(
     return Row(name, problem, layer.count, dtype, threads, limit, floor, entries)
 
 
-def _prepared(team: dict[str, workers.Worker], problem: Problem, dtype: str) -> dict[str, Entry]:
+def _prepared(
+    team: dict[str, workers.Worker], problem: Problem | Network, dtype: str
+) -> dict[str, Entry]:
     """All build at once, for nothing is timed; whoever cannot says why."""
     entries = {name: Entry() for name in team}
     for worker in team.values():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import networks
 from benchmarks.functions import Call, inputs_of
 from benchmarks.problems import GLOBAL_POOLS, Problem
 
@@ -227,7 +228,9 @@ def scipy(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> R
 
 
 def onnx_model(p: Problem, x: np.ndarray, *parameters: np.ndarray) -> bytes:
-    """The problem as an ONNX model of one node with one input, x."""
+    """The problem as an ONNX model with one input, x: of one node, or of a whole network."""
+    if isinstance(p, networks.Network):
+        return networks.onnx_model(p, x.dtype)
     try:
         import onnx
     except ImportError:
@@ -280,6 +283,8 @@ PEERS = {
     "opencv": opencv,
     "scipy": scipy,
 }
+# Who can run a whole network.
+READ_ONNX = ["onnxruntime", "openvino"]
 MODULES = {name: name for name in PEERS} | {
     "onednn": "torch",
     "filter2d": "cv2",

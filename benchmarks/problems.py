@@ -253,13 +253,13 @@ def layers(*, full: bool, accept: Callable[[Problem], bool]) -> list[Problem]:
 
 
 def set_names() -> list[str]:
-    """What `layer_set` knows: all networks, the classes, single networks."""
+    """What `layer_set` knows: the layers of all networks, the classes, single networks."""
     return [*all_sets(), *_files("networks")]
 
 
 def all_sets() -> list[str]:
-    """All networks as one set, and every class."""
-    return ["networks", *_files("classes")]
+    """The layers of all networks as one set, and every class."""
+    return ["layers", *_files("classes")]
 
 
 def layer_set(name: str) -> list[Layer]:
@@ -269,7 +269,7 @@ def layer_set(name: str) -> list[Layer]:
     mix.
     """
     networks = _files("networks")
-    if name == "networks":
+    if name == "layers":
         rows = itertools.chain.from_iterable(map(read, networks.values()))
     elif name in networks:
         rows = read(networks[name])

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks import ours, peers
+from benchmarks.functions import parse
+from benchmarks.networks import Network
 from benchmarks.problems import Problem
 from benchmarks.report import NONE, align
 
@@ -36,7 +38,7 @@ class Row:
     seconds; `limit` says which."""
 
     set: str
-    problem: Problem
+    problem: Problem | Network
     count: int
     dtype: str
     threads: int
@@ -59,7 +61,7 @@ class Row:
         """What `as_json` gave."""
         names = [field.name for field in dataclasses.fields(cls)]
         row = cls(**{name: plain[name] for name in names})
-        row.problem = Problem.parse(plain["problem"])
+        row.problem = parse(plain["problem"])
         row.entries = {
             name: Entry(entry["rounds"], entry["cold"], entry["why"], entry["inexact"])
             for name, entry in plain["entries"].items()

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import baselines, binding, ours, peers
+from benchmarks import baselines, binding, networks, ours, peers
 from benchmarks.checking import at_positions
 from benchmarks.functions import Call, parse
+from benchmarks.networks import Network
 from benchmarks.problems import Problem, arrays
 from fastconv import reference
 
@@ -117,17 +118,29 @@ def version(contender: str) -> str:
     return done.stdout.strip().partition("-")[0] or "?"
 
 
-def _prepare(contender: str, problem: Problem | Call, threads: int, dtype: str):
+def _prepare(
+    contender: str, problem: Problem | Network | Call, threads: int, dtype: str, *inputs: np.ndarray
+):
     if isinstance(problem, Call):
         if contender == "reference":
             return problem.run(reference, dtype)
         return peers.torch_function(problem, threads, dtype)
-    inputs = arrays(problem, dtype)
+    if isinstance(problem, Network):
+        if contender in networks.OURS:
+            return networks.OURS[contender](problem, dtype)
+        if contender not in peers.READ_ONNX:
+            raise ValueError("cannot: networks are compared with what reads ONNX models")
     if contender in ours.OURS:
         return ours.OURS[contender](problem, *inputs)
     if contender in peers.PEERS:
         return peers.PEERS[contender](problem, threads, *inputs)
     return baselines.prepare(contender, problem, *inputs)
+
+
+def _inputs(problem: Problem | Network | Call, dtype: str) -> tuple:
+    if isinstance(problem, Call):
+        return ()
+    return (problem.image(dtype),) if isinstance(problem, Network) else arrays(problem, dtype)
 
 
 class Bench:
@@ -141,8 +154,8 @@ class Bench:
         """Build the call; the values of its result at the problem's positions."""
         self.run = None  # let go of what the last one held
         problem = parse(name)
-        self.run = _prepare(self.contender, problem, self.threads, dtype)
-        self.inputs = () if isinstance(problem, Call) else arrays(problem, dtype)
+        self.inputs = _inputs(problem, dtype)  # kept: a library may hold a pointer alone
+        self.run = _prepare(self.contender, problem, self.threads, dtype, *self.inputs)
         values = at_positions(problem, np.asarray(self.run()))
         binding.bind_helpers(self.run, self.threads)
         return values

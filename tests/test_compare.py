@@ -142,3 +142,30 @@ def test_the_command_measures_writes_and_loads_again(tmp_path, capsys):
     compare.main(["--load", str(first), "--json", str(second), "--rows"])
     assert json.loads(second.read_text()) == document
     assert document["rows"][0]["problem"].partition(":")[0] in capsys.readouterr().out
+
+
+def test_a_network_is_built_again_from_its_name():
+    networks, parse = module("networks"), module("functions").parse
+    for network in networks.all_networks():
+        assert parse(str(network)) == network
+    small = networks.Network("squeezenet", 64)
+    assert small.output_shape == (1, 1000) and small.macs > 10_000_000
+    first, second = (small.model("f32")(small.image("f32")) for _ in range(2))
+    assert np.array_equal(first, second) and first.std() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["shufflenet_v2", "densenet121", "mobilenet_v2", "unet", "alexnet"]
+)
+def test_other_libraries_get_the_same_network(name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    networks = module("networks")
+    network = networks.Network(name, 224 if name == "alexnet" else 64)
+    x = network.image("f32")
+    session = onnxruntime.InferenceSession(
+        networks.onnx_model(network, x.dtype), providers=["CPUExecutionProvider"]
+    )
+    right, bound = module("checking").expected(network, "f32")
+    (y,) = session.run(None, {"x": x})
+    assert (np.abs(module("checking").at_positions(network, y) - right) <= bound).all()
