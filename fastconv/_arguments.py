@@ -72,6 +72,7 @@ class ConvProblem(NamedTuple):
     activation: str | None
     parameters: tuple
     algorithm: str | None
+    residual: str | None = None  # or when it is added: "first", "last" (before, after activation)
 
 
 class PoolProblem(NamedTuple):
@@ -529,6 +530,7 @@ def check_weight(op, transposed, shape, dims, ic, groups) -> tuple[int, tuple]:
 def conv_problem(
     op, dims, transposed, last, from_view, x_shape, w_shape, b_shape, itemsize,
     stride, padding, output_padding, dilation, groups, algorithm, activation, parameters,
+    residual=None,
 ):  # fmt: skip
     """(problem, shape of the result). All arguments are exact ints, strs and tuples of them."""
     batched, batch, ic, size = read_shape(op, x_shape, dims, last)
@@ -553,6 +555,7 @@ def conv_problem(
         op, dims, batched, last or from_view, transposed, batch, ic, oc, groups,
         three(size, 1), three(kernel, 1), three(stride, 1), three(dilation, 1),
         three([lo for lo, _ in pads], 0), three(out, 1), activation, parameters, algorithm,
+        residual,
     )  # fmt: skip
     return problem, shape
 
@@ -585,16 +588,18 @@ def usual_conv(op, dims, transposed, from_view, x_shape, w_shape, b_shape, items
 
 def convolution(
     op, dims, transposed, input, weight, bias, stride, padding, output_padding, dilation, groups,
-    algorithm, activation, layout, out, allocate=True,
+    algorithm, activation, layout, out, residual=None, residual_after=False, allocate=True,
 ):  # fmt: skip
-    """(problem, x, w, bias, out, result): what the door takes, and what the caller gets."""
+    """(problem, x, w, bias, out, result, residual): what the door takes, and the caller gets."""
     x = array(op, "input", input)
     dtype = engine_float(op, "input", x)
     w, w_dtype = operand(op, "weight", weight, dtype)
     b, b_dtype = (None, dtype) if bias is None else operand(op, "bias", bias, dtype)
+    r = None if residual is None else array(op, "residual", residual)
+    added = residual_rule(op, r, residual_after)
     # Judging takes longer than a small convolution, so the usual calls are memoised as they come.
     last = False
-    usual = None is algorithm is activation is layout and (
+    usual = None is algorithm is activation is layout is r and (
         int is type(stride) is type(padding) is type(output_padding) is type(dilation)
         and int is type(groups)
         or all(map(is_exact, (stride, padding, output_padding, dilation, groups)))
@@ -617,21 +622,62 @@ def convolution(
         )  # fmt: skip
     else:
         problem, shape = conv_problem(
-            op, dims, transposed, last, from_view, *shapes, dtype.itemsize, *options
+            op, dims, transposed, last, from_view, *shapes, dtype.itemsize, *options, added
         )
     if out is not None:
         check_out(op, out, shape, dtype)
+    if r is not None:
+        check_residual(op, r, shape, dtype)
     x, w = ready(x, dtype), ready(w, dtype)
     b = None if b is None else np.ascontiguousarray(ready(b, dtype))
     result = y = None
     if allocate:
         inputs = (x, w) if b is None else (x, w, b)
-        result = result_array(shape, dtype, dims, from_view, out, inputs)
+        if r is None:
+            result = result_array(shape, dtype, dims, from_view, out, inputs)
+        else:
+            r = ready(r, dtype)
+            result, r = with_residual(r, shape, dtype, dims, from_view, out, (*inputs, r))
+            r = door_view(r, dims, problem.batched, from_view)
         y = door_view(result, dims, problem.batched, from_view)
     x = door_view(x, dims, problem.batched, from_view)
     if problem.ic == 0:
         problem, x, w = with_a_zero_channel(problem, x, w)
-    return problem, x, w, b, y, result
+    return problem, x, w, b, y, result, r
+
+
+def residual_rule(op, residual, after) -> str | None:
+    if after is not False and flag(op, "residual_after", after):
+        if residual is None:
+            raise ValueError(f"{op}: residual_after=True needs a residual, got None")
+        return "last"
+    return None if residual is None else "first"
+
+
+def check_residual(op, residual, shape, dtype):
+    if float_kind(residual.dtype) is not dtype:
+        raise TypeError(f"{op}: residual must have type {dtype}, got {residual.dtype}")
+    if residual.shape != shape:
+        raise ValueError(f"{op}: residual must have shape {shape}, got {residual.shape}")
+
+
+def lies_as(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether elements of the same index are as far apart in both."""
+    return all(n == 1 or s == t for n, s, t in zip(a.shape, a.strides, b.strides, strict=True))
+
+
+def with_residual(residual, shape, dtype, dims, from_view, out, inputs):
+    """(result, residual) that lie alike, as the door wants them: one of them is a copy, if need be."""
+    result = result_array(shape, dtype, dims, from_view, out, inputs)
+    if not lies_as(residual, result):
+        new = result_array(shape, dtype, dims, from_view, None, ())
+        if result is out and lies_as(residual, new):
+            return new, residual
+        new[...] = residual
+        residual = new
+        if not lies_as(residual, result):
+            result = result_array(shape, dtype, dims, from_view, None, ())
+    return result, residual
 
 
 def with_a_zero_channel(problem: ConvProblem, x: np.ndarray, w: np.ndarray):
@@ -649,7 +695,7 @@ def with_a_zero_channel(problem: ConvProblem, x: np.ndarray, w: np.ndarray):
 
 
 def linear(op, input, weight, bias, allocate=True):
-    """`linear` as the convolution of 1x1x1 images; the same six as `convolution`."""
+    """`linear` as the convolution of 1x1x1 images; as `convolution`, but for the residual."""
     x = array(op, "input", input)
     dtype = engine_float(op, "input", x)
     w, w_dtype = operand(op, "weight", weight, dtype)

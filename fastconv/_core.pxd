@@ -4,6 +4,7 @@ cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_type: FC_F32, FC_F64
     ctypedef enum fc_status: FC_OK, FC_MORE, FC_CANNOT, FC_NO_ISA, FC_NO_ALGO
     ctypedef enum fc_activation: FC_IDENTITY, FC_ACTIVATIONS
+    ctypedef enum fc_residual: FC_NO_RESIDUAL, FC_RESIDUAL_FIRST, FC_RESIDUAL_LAST
     ctypedef enum fc_pool_kind: FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM
     enum: FC_ALIGN, FC_MAX_PARTS
 
@@ -22,6 +23,7 @@ cdef extern from "fastconv.h" nogil:
         ptrdiff_t w_stride[5]
         fc_activation activation
         double a, b
+        fc_residual residual
 
     ctypedef struct fc_pool_problem:
         fc_type type
@@ -54,6 +56,7 @@ cdef extern from "fastconv.h" nogil:
         const void *x
         const void *w
         const void *bias
+        const void *residual
         void *y
         int64_t *indices
         void *workspace

@@ -35,6 +35,7 @@ cdef object ndarray = _memory.np.ndarray, F32 = _memory.np.dtype("f4"), F64 = _m
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh",
                "hardsigmoid", "hardswish", "softplus")
 _ACTIVATION = {name: index for index, name in enumerate(ACTIVATIONS)}
+_RESIDUAL = {None: <int>FC_NO_RESIDUAL, "first": <int>FC_RESIDUAL_FIRST, "last": <int>FC_RESIDUAL_LAST}
 _KIND = {"max": <int>FC_POOL_MAX, "avg": <int>FC_POOL_AVERAGE, "sum": <int>FC_POOL_SUM}
 assert len(ACTIVATIONS) == FC_ACTIVATIONS
 
@@ -67,6 +68,16 @@ cdef class _Array:
             self.stride[5 - dims + axis] = self.view.strides[at] // self.view.itemsize
         if not same:
             raise SystemError("an array is not of its problem's shape")
+        return 0
+
+    cdef int lie_as(self, _Array other) except -1:
+        cdef int axis
+        cdef bint same = self.view.ndim == other.view.ndim and self.view.itemsize == other.view.itemsize
+        for axis in range(self.view.ndim if same else 0):
+            same = same and self.view.shape[axis] == other.view.shape[axis] and (
+                self.view.shape[axis] == 1 or self.view.strides[axis] == other.view.strides[axis])
+        if not same:
+            raise SystemError("a residual does not lie as the result does")
         return 0
 
 
@@ -172,9 +183,10 @@ cdef class Plan:
     cdef fc_work *work
     cdef object packing  # what packed weights depend on; None where they are used as they come
 
-    cdef int run(self, const void *x, const void *w, const void *bias, void *y, int64_t *indices) except -1:
+    cdef int run(self, const void *x, const void *w, const void *bias, const void *residual, void *y,
+                 int64_t *indices) except -1:
         cdef fc_buffers b
-        b.x, b.w, b.bias, b.y, b.indices, b.workspace = x, w, bias, y, indices, NULL
+        b.x, b.w, b.bias, b.residual, b.y, b.indices, b.workspace = x, w, bias, residual, y, indices, NULL
         return _run(self.work, &b)
 
 
@@ -207,6 +219,7 @@ cdef class ConvPlan(Plan):
         p.x_stride, p.w_stride = x.stride, w.stride
         p.activation = <fc_activation><int>_ACTIVATION[problem.activation or "identity"]
         p.a, p.b = (tuple(problem.parameters) + (0.0, 0.0))[:2]
+        p.residual = <fc_residual><int>_RESIDUAL[problem.residual]
         name = problem.algorithm or options.get()[1]
         algorithm = None if name is None or name == "auto" else name.encode()
         o = _options_for(algorithm, packed)
@@ -268,15 +281,16 @@ cdef dict _figures(fc_work *work):
     }
 
 
-def conv(problem, x, w, bias, out, dict prepared=None):
-    """Fills out with the convolution of x and w; returns the plan.
+def conv(problem, x, w, bias, out, dict prepared=None, residual=None):
+    """Fills out with the convolution of x and w; returns the plan. A residual lies as out does.
 
     prepared, which belongs to one array of weights, keeps their packed forms. A transposed convolution of many phases
     packs as it goes: where a phase's panel begins is found by counting the taps of all before it, which for n phases
     would take n * n / 2 steps.
     """
-    cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True), held_bias
+    cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True), held_bias, held_residual
     cdef const void *at_bias = NULL
+    cdef const void *at_residual = NULL
     depth, height, width = problem.stride
     many = problem.transposed and depth * height * width > MOST_PACKED_PHASES
     cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y, prepared is not None and not many)
@@ -286,7 +300,11 @@ def conv(problem, x, w, bias, out, dict prepared=None):
     if bias is not None:
         held_bias = _Array(bias)
         at_bias = held_bias.view.buf
-    plan.run(held_x.view.buf, weights, at_bias, held_y.view.buf, NULL)
+    if residual is not None:
+        held_residual = _Array(residual)
+        held_residual.lie_as(held_y)
+        at_residual = held_residual.view.buf
+    plan.run(held_x.view.buf, weights, at_bias, at_residual, held_y.view.buf, NULL)
     return plan
 
 
@@ -339,7 +357,7 @@ def pool(problem, x, out, indices):
         held_indices = _Array(indices, True)
         at_indices = <int64_t *>held_indices.view.buf
     cdef PoolPlan plan = PoolPlan(problem, held_x, held_y, indices is not None)
-    plan.run(held_x.view.buf, NULL, NULL, held_y.view.buf, at_indices)
+    plan.run(held_x.view.buf, NULL, NULL, NULL, held_y.view.buf, at_indices)
     return plan
 
 
@@ -369,7 +387,7 @@ def activate(name, parameters, x, out):
     """out = act(x), C-contiguous arrays of one shape; returns the plan."""
     cdef _Array held_x = _Array(x), held_y = _Array(out, True)
     cdef MapPlan plan = MapPlan(name, parameters, held_x, 1, x.size, 1)
-    plan.run(held_x.view.buf, NULL, NULL, held_y.view.buf, NULL)
+    plan.run(held_x.view.buf, NULL, NULL, NULL, held_y.view.buf, NULL)
     return plan
 
 
@@ -378,7 +396,7 @@ def prelu(slopes, x, out):
     cdef _Array held_x = _Array(x), held_y = _Array(out, True), held_slopes = _Array(slopes)
     rows = x.shape[0] * x.shape[1] if slopes.size > 1 else 1
     cdef MapPlan plan = MapPlan("leaky_relu", (), held_x, rows, x.size // rows, slopes.size)
-    plan.run(held_x.view.buf, held_slopes.view.buf, NULL, held_y.view.buf, NULL)
+    plan.run(held_x.view.buf, held_slopes.view.buf, NULL, NULL, held_y.view.buf, NULL)
     return plan
 
 
@@ -448,13 +466,15 @@ cdef bint _note_option(_Words *to, value, bint learn) except? True:
     return _note(to, c")")
 
 
-cdef bytes _key(op, x, w, bias, tuple given, bint prepared, Py_buffer *view, bint learn=False):
+cdef bytes _key(op, x, w, bias, tuple given, bint prepared, residual, Py_buffer *view, bint learn=False):
     """All that judge and plan depend on, or None for a call that is judged each time."""
     cdef _Words words
     words.count = 0
     if not (_note_array(&words, x, &view[0]) and (w is None or _note_array(&words, w, &view[1]))):
         return None
     if bias is not None and not _note_array(&words, bias, &view[2]):
+        return None
+    if residual is not None and not (_note(&words, c"r") and _note_array(&words, residual, &view[3])):
         return None
     if not (_note_name(&words, op, learn) and _note_option(&words, given, learn)):
         return None
@@ -465,47 +485,47 @@ cdef bytes _key(op, x, w, bias, tuple given, bint prepared, Py_buffer *view, bin
     return (<char *>words.word)[:<size_t>words.count * sizeof(int32_t)]
 
 
-def again(op, x, w, bias, tuple given, dict prepared=None):
+def again(op, x, w, bias, tuple given, dict prepared=None, residual=None):
     """The result of a call that is like one `remember` was told of, or None.
 
     Alike are calls of one operation, arguments equal in value and type, arrays of the same types, shapes and strides,
     under the same settings: all that the judge's answer and the plan depend on, so that no result depends on earlier
     calls.
     """
-    cdef Py_buffer view[4]
+    cdef Py_buffer view[5]
     cdef Plan plan
     cdef const void *weights
     memset(view, 0, sizeof(view))
     try:
-        found = calls.get(_key(op, x, w, bias, given, prepared is not None, view))
+        found = calls.get(_key(op, x, w, bias, given, prepared is not None, residual, view))
         if found is None:
             return None
         plan, shape, dtype, axes = <tuple>found
         out = _memory.empty(shape, dtype)
-        PyObject_GetBuffer(out, &view[3], PyBUF_WRITABLE)
+        PyObject_GetBuffer(out, &view[4], PyBUF_WRITABLE)
         weights = view[1].buf
         if plan.packing is not None:
             weights = (<ConvPlan>plan).weights(weights, prepared)
-        plan.run(view[0].buf, weights, view[2].buf, view[3].buf, NULL)
+        plan.run(view[0].buf, weights, view[2].buf, view[3].buf, view[4].buf, NULL)
         return out if axes is None else out.transpose(axes)
     finally:
-        for i in range(4):
+        for i in range(5):
             PyBuffer_Release(&view[i])
 
 
-def remember(Plan plan, result, tuple taken, op, x, w, bias, tuple given, dict prepared=None):
+def remember(Plan plan, result, tuple taken, op, x, w, bias, tuple given, dict prepared=None, residual=None):
     """Lets `again` do what the judge and the door did: plan ran on the arrays taken, into a new result."""
-    cdef Py_buffer view[3]
+    cdef Py_buffer view[4]
     memset(view, 0, sizeof(view))
     try:
-        key = _key(op, x, w, bias, given, prepared is not None, view, True)
+        key = _key(op, x, w, bias, given, prepared is not None, residual, view, True)
         if key is None:
             return
-        for i in range(3):
+        for i in range(len(taken)):
             if taken[i] is not None and (<_Array>_Array(taken[i])).view.buf != view[i].buf:
                 return  # a copy was needed
     finally:
-        for i in range(3):
+        for i in range(4):
             PyBuffer_Release(&view[i])
     # A new result is dense: the memory of a view is that of its axes from the widest stride on.
     order = sorted(range(result.ndim), key=lambda axis: -result.strides[axis])

@@ -49,7 +49,17 @@ def _problem_in_words(problem, dtype: str) -> str:
         f"{dtype}, batch {problem.batch}, {flow}, {layout}, image {problem.size[space]} -> "
         f"{problem.out_size[space]}, kernel {problem.kernel[space]}, stride "
         f"{problem.stride[space]}, dilation {problem.dilation[space]}, pads {_pads(problem)[space]}"
+        f"{_epilogue_in_words(problem)}"
     )
+
+
+def _epilogue_in_words(problem) -> str:
+    """What follows the bias: nothing, an activation, a residual."""
+    activation, residual = getattr(problem, "activation", None), getattr(problem, "residual", None)
+    steps = [activation] if activation else []
+    if residual:
+        steps.insert(0 if residual == "first" else len(steps), "+ residual")
+    return f", then {', '.join(steps)}" if steps else ""
 
 
 def _pads(problem) -> tuple:

@@ -93,16 +93,17 @@ def _delivered(result, out):
     return out
 
 
-def _convolve(op, dims, transposed, input, weight, bias, *options):
-    result = _core.again(op, input, weight, bias, options)
+def _convolve(op, dims, transposed, residual, after, input, weight, bias, *options):
+    given = options if residual is None and after is False else (*options, after)
+    result = _core.again(op, input, weight, bias, given, None, residual)
     if result is not None:
         return result
-    problem, x, w, b, y, result = _arguments.convolution(
-        op, dims, transposed, input, weight, bias, *options
+    problem, x, w, b, y, result, r = _arguments.convolution(
+        op, dims, transposed, input, weight, bias, *options, residual, after
     )
     if y.size:
-        plan = _core.conv(problem, x, w, b, y)
-        _core.remember(plan, result, (x, w, b), op, input, weight, bias, options)
+        plan, taken = _core.conv(problem, x, w, b, y, None, r), (x, w, b, r)
+        _core.remember(plan, result, taken, op, input, weight, bias, given, None, residual)
     return _delivered(result, options[-1])
 
 
@@ -138,6 +139,8 @@ def conv1d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Cross-correlation of (N, C, L) with a weight (O, C/groups, K).
@@ -146,8 +149,8 @@ def conv1d(
     Everything else as in `conv2d`; layout "NHWC" means (N, L, C).
     """
     return _convolve(
-        "conv1d", 1, False, input, weight, bias, stride, padding, 0, dilation, groups,
-        algorithm, activation, layout, out,
+        "conv1d", 1, False, residual, residual_after, input, weight, bias,
+        stride, padding, 0, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 
@@ -163,6 +166,8 @@ def conv2d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Cross-correlation of (N, C, H, W) with a weight (O, C/groups, kH, kW).
@@ -177,6 +182,9 @@ def conv2d(
         None leaves the choice to `using(algorithm=)`, "auto" to the problem.
     activation: applied to the result: a name such as "relu", or (name, *parameters).
     layout: "NCHW", or "NHWC" for (N, H, W, C) in and out. The weight is OIHW in both.
+    residual: an array of the result's shape and type, added on the way: the result has the bits of
+        activation(conv2d(x, w, b) + residual), or, with residual_after=True, of
+        activation(conv2d(x, w, b)) + residual. It may be `out`.
     out: an array for the result, used in place; it may overlap the inputs.
 
     Element types: float32 and float64; mixed ones give `np.result_type`. Lists and integer arrays
@@ -187,8 +195,8 @@ def conv2d(
     learning", arXiv:1603.07285; "same": operator Conv of the ONNX standard, SAME_UPPER.
     """
     return _convolve(
-        "conv2d", 2, False, input, weight, bias, stride, padding, 0, dilation, groups,
-        algorithm, activation, layout, out,
+        "conv2d", 2, False, residual, residual_after, input, weight, bias,
+        stride, padding, 0, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 
@@ -204,6 +212,8 @@ def conv3d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Cross-correlation of (N, C, D, H, W) with a weight (O, C/groups, kD, kH, kW).
@@ -212,8 +222,8 @@ def conv3d(
     Everything else as in `conv2d`; layout "NHWC" means (N, D, H, W, C).
     """
     return _convolve(
-        "conv3d", 3, False, input, weight, bias, stride, padding, 0, dilation, groups,
-        algorithm, activation, layout, out,
+        "conv3d", 3, False, residual, residual_after, input, weight, bias,
+        stride, padding, 0, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 
@@ -230,6 +240,8 @@ def conv_transpose1d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Transposed convolution of (N, C, L) with a weight (C, O/groups, K).
@@ -239,8 +251,8 @@ def conv_transpose1d(
     Everything else as in `conv_transpose2d`.
     """
     return _convolve(
-        "conv_transpose1d", 1, True, input, weight, bias, stride, padding, output_padding,
-        dilation, groups, algorithm, activation, layout, out,
+        "conv_transpose1d", 1, True, residual, residual_after, input, weight, bias,
+        stride, padding, output_padding, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 
@@ -257,6 +269,8 @@ def conv_transpose2d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Transposed convolution of (N, C, H, W) with a weight (C, O/groups, kH, kW).
@@ -271,8 +285,8 @@ def conv_transpose2d(
     Definition and sizes: V. Dumoulin, F. Visin, arXiv:1603.07285, chapter 4.
     """
     return _convolve(
-        "conv_transpose2d", 2, True, input, weight, bias, stride, padding, output_padding,
-        dilation, groups, algorithm, activation, layout, out,
+        "conv_transpose2d", 2, True, residual, residual_after, input, weight, bias,
+        stride, padding, output_padding, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 
@@ -289,6 +303,8 @@ def conv_transpose3d(
     algorithm: str | None = None,
     activation: Activation = None,
     layout: str | None = None,
+    residual: NDArray | None = None,
+    residual_after: bool = False,
     out: NDArray | None = None,
 ) -> NDArray:
     """Transposed convolution of (N, C, D, H, W) with a weight (C, O/groups, kD, kH, kW).
@@ -298,8 +314,8 @@ def conv_transpose3d(
     Everything else as in `conv_transpose2d`.
     """
     return _convolve(
-        "conv_transpose3d", 3, True, input, weight, bias, stride, padding, output_padding,
-        dilation, groups, algorithm, activation, layout, out,
+        "conv_transpose3d", 3, True, residual, residual_after, input, weight, bias,
+        stride, padding, output_padding, dilation, groups, algorithm, activation, layout, out,
     )  # fmt: skip
 
 

@@ -112,6 +112,8 @@ def conv(
     *,
     activation: Activation = None,
     layout: str | None = None,
+    residual: ArrayLike | None = None,
+    residual_after: bool = False,
     positions: ArrayLike | None = None,
     sum_dtype: DTypeLike = np.float64,
 ) -> NDArray:
@@ -130,10 +132,12 @@ def conv(
     ]
     x, w = _wide(x, sum_dtype), _wide(w, sum_dtype)
     shape = (len(x), oc, *size)
+    r = None if residual is None else _batched(residual, dims, layout)[0]
     if positions is not None:
         at = _coordinates(positions, shape, back)
         sums = _conv_at(at, x, w, stride, dilation, groups)
-        return _finish(sums, None if b is None else b[at[1]], activation, dtype)
+        b, r = None if b is None else b[at[1]], None if r is None else r[at]
+        return _finish(sums, b, activation, dtype, r, residual_after)
 
     sums = np.zeros(shape, np.result_type(x, w))
     for g in range(groups):
@@ -142,7 +146,8 @@ def conv(
         for tap in np.ndindex(*kernel):
             seen = x[:, inputs][(..., *_under(tap, size, stride, dilation))]
             sums[:, outputs] += np.einsum("oi,ni...->no...", w[outputs][(..., *tap)], seen)
-    return back(_finish(sums, None if b is None else _along(b, 1, dims + 2), activation, dtype))
+    b = None if b is None else _along(b, 1, dims + 2)
+    return back(_finish(sums, b, activation, dtype, r, residual_after))
 
 
 def _conv_at(at, x, w, stride, dilation, groups) -> NDArray:
@@ -173,6 +178,8 @@ def conv_transpose(
     *,
     activation: Activation = None,
     layout: str | None = None,
+    residual: ArrayLike | None = None,
+    residual_after: bool = False,
     positions: ArrayLike | None = None,
     sum_dtype: DTypeLike = np.float64,
 ) -> NDArray:
@@ -190,10 +197,12 @@ def conv_transpose(
         for n, k, s, d, e in zip(x.shape[2:], kernel, stride, dilation, extra, strict=True)
     ]
     size = [n - 2 * p for n, p in zip(reach, padding, strict=True)]
+    r = None if residual is None else _batched(residual, dims, layout)[0]
     if positions is not None:
         at = _coordinates(positions, (len(x), oc * groups, *size), back)
         sums = _conv_transpose_at(at, x, w, stride, padding, dilation, groups)
-        return _finish(sums, None if b is None else b[at[1]], activation, dtype)
+        b, r = None if b is None else b[at[1]], None if r is None else r[at]
+        return _finish(sums, b, activation, dtype, r, residual_after)
 
     sums = np.zeros((len(x), oc * groups, *reach), np.result_type(x, w))
     for g in range(groups):
@@ -205,7 +214,8 @@ def conv_transpose(
                 "io,ni...->no...", w[inputs][(..., *tap)], x[:, inputs]
             )
     sums = sums[(..., *[slice(p, p + n) for p, n in zip(padding, size, strict=True)])]
-    return back(_finish(sums, None if b is None else _along(b, 1, dims + 2), activation, dtype))
+    b = None if b is None else _along(b, 1, dims + 2)
+    return back(_finish(sums, b, activation, dtype, r, residual_after))
 
 
 def _conv_transpose_at(at, x, w, stride, padding, dilation, groups) -> NDArray:
@@ -237,14 +247,18 @@ def _coordinates(positions, shape, back) -> tuple[NDArray, ...]:
     return np.unravel_index(offsets.ravel()[flat], shape)
 
 
-def _finish(sums, bias, activation, dtype) -> NDArray:
-    """act(sums + b), rounded to the type of the result."""
+def _finish(sums, bias, activation, dtype, residual=None, residual_after=False) -> NDArray:
+    """act(sums + b + residual) or act(sums + b) + residual, rounded to the type of the result."""
     y = sums if bias is None else sums + bias
+    if residual is not None and not residual_after:
+        y = y + residual
     if activation is not None:
         name, *parameters = (activation,) if isinstance(activation, str) else activation
         if name == "gelu_tanh":
             name, parameters = "gelu", ["tanh"]
         y = globals()[name](y, *parameters, sum_dtype=y.dtype)
+    if residual is not None and residual_after:
+        y = y + residual
     return y.astype(dtype)
 
 

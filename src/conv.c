@@ -56,7 +56,7 @@ static double count_bytes(const fc_conv_problem *p, size_t size)
         y *= (double)p->out_size[axis];
         w *= (double)p->kernel[axis];
     }
-    return (x + y + w) * (double)size;
+    return (x + y * (p->residual == FC_NO_RESIDUAL ? 1 : 2) + w) * (double)size;
 }
 
 static double count_flops(const fc_conv_problem *p)

@@ -57,6 +57,9 @@ enum { FC_MAX_PARTS = 1024 };
 typedef struct fc_kernels fc_kernels; /* one ISA's inner loops for one element type: kernels/kernels.h */
 typedef struct fc_algo fc_algo;       /* one algorithm: algos/algos.h */
 
+/* Whether act(acc), act(acc + residual) or act(acc) + residual; the residual lies as y does and does not overlap it. */
+typedef enum { FC_NO_RESIDUAL, FC_RESIDUAL_FIRST, FC_RESIDUAL_LAST } fc_residual;
+
 /* y[n, oc, o] = act(sum over (c, k) of w[oc, c, k] * x[n, g*icg + c, o*stride - pad + k*dilation] + bias[oc]),
  * or, transposed, the gather form of the adjoint: x at i meets w at k where i*stride - pad + k*dilation = o.
  * Weights are (oc, ic/groups, kd, kh, kw), transposed (ic, oc/groups, kd, kh, kw). */
@@ -70,6 +73,7 @@ typedef struct fc_conv_problem {
     ptrdiff_t x_stride[FC_AXES], y_stride[FC_AXES], w_stride[FC_AXES];
     fc_activation activation;
     double a, b; /* its parameters */
+    fc_residual residual;
 } fc_conv_problem;
 
 typedef enum { FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM } fc_pool_kind;
@@ -97,15 +101,16 @@ typedef struct fc_map_problem {
 } fc_map_problem;
 
 typedef struct fc_options {
-    int isa;               /* a row of the ISA table, or -1: the best one this machine runs */
+    int isa; /* a row of the ISA table, or -1: the best one this machine runs */
     const char *algorithm; /* NULL: chosen */
-    int threads;           /* exact number of parts, or 0: what the work is worth, at most max_threads */
+    int threads; /* exact number of parts, or 0: what the work is worth, at most max_threads */
     int max_threads;
-    int packed;            /* weights will come from fc_conv_pack */
+    int packed; /* weights will come from fc_conv_pack */
 } fc_options;
 
 typedef struct fc_buffers {
     const void *x, *w, *bias; /* bias may be NULL; w is the packed form where options.packed was set */
+    const void *residual; /* where the problem has one */
     void *y;
     int64_t *indices;
     void *workspace; /* parts * workspace_bytes, aligned to FC_ALIGN */
@@ -120,7 +125,7 @@ struct fc_work {
     ptrdiff_t items;
     int parts;
     size_t workspace_bytes; /* of one part */
-    double flops, bytes;    /* multiply-adds count two; bytes: every array once */
+    double flops, bytes; /* multiply-adds count two; bytes: every array once */
     /* does items from first to last, returns the next one not done: before last only once the deadline has passed */
     ptrdiff_t (*run)(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                      double deadline);

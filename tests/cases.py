@@ -159,6 +159,8 @@ class Case(NamedTuple):
         if not self.last:
             return self.reference(fc, x, w, b, **extras)
         x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        if "residual" in extras:
+            extras["residual"] = np.ascontiguousarray(np.moveaxis(extras["residual"], 1, -1))
         return np.moveaxis(self.reference(fc, x, w, b, layout="NHWC", **extras), -1, 1)
 
 

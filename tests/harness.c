@@ -212,6 +212,9 @@ static void chain(const options *o, const fc_conv_problem *p, const fc_buffers *
             for (at[0] = 0; at[0] < p->out_size[0]; at[0]++)
                 for (at[1] = 0; at[1] < p->out_size[1]; at[1]++)
                     for (at[2] = 0; at[2] < p->out_size[2]; at[2]++) chain_at(o, p, b, n, oc, at, to++);
+    for (ptrdiff_t i = 0; i < to && p->residual != FC_NO_RESIDUAL; i++)
+        if (o->type == FC_F32) ((float *)b->y)[i] += ((const float *)b->residual)[i];
+        else ((double *)b->y)[i] += ((const double *)b->residual)[i];
 }
 
 static const char *plan_for(const options *o, const fc_conv_problem *p, fc_conv_plan *plan)
@@ -295,6 +298,7 @@ static void convolution(const options *o, int parts)
     p.transposed = (int)read_int();
     const int last = (int)read_int(), with_bias = (int)read_int();
     p.activation = (fc_activation)read_int();
+    p.residual = (fc_residual)read_int();
     p.a = 0.125, p.b = 20; /* as slope, alpha, beta and threshold */
     p.batch = read_int(), p.ic = read_int(), p.oc = read_int(), p.groups = read_int();
     read_axes(p.size), read_axes(p.kernel), read_axes(p.stride), read_axes(p.dilation), read_axes(p.pad),
@@ -310,11 +314,13 @@ static void convolution(const options *o, int parts)
     const ptrdiff_t n = p.batch * p.oc * volume(p.out_size);
     void *x = random_array(o, 0, p.batch * p.ic * volume(p.size));
     void *w = random_array(o, 1, p.ic * p.oc / p.groups * volume(p.kernel)), *bias = random_array(o, 2, p.oc);
+    void *residual = random_array(o, 3, n), *r_laid = laid_out(o, residual, p.batch, p.oc, p.out_size, p.y_stride, 0);
     void *x_laid = laid_out(o, x, p.batch, p.ic, p.size, p.x_stride, 0),
          *y = room((size_t)n * (o->type == FC_F32 ? 4 : 8));
-    fc_buffers b = { .x = x_laid, .w = w, .bias = with_bias ? bias : NULL, .y = y };
+    fc_buffers b = { .x = x_laid, .w = w, .bias = with_bias ? bias : NULL, .residual = r_laid, .y = y };
     if (strcmp(o->algorithm, "chain") == 0) {
         b.x = x;
+        b.residual = residual;
         chain(o, &p, &b);
         report(o, NULL, y, n);
     } else {
@@ -323,7 +329,7 @@ static void convolution(const options *o, int parts)
         report(o, trouble, in_order, n);
         free(in_order);
     }
-    free(x), free(x_laid), free(w), free(bias), free(y);
+    free(x), free(x_laid), free(w), free(bias), free(residual), free(r_laid), free(y);
 }
 
 static void pooling(const options *o)

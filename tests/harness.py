@@ -166,10 +166,11 @@ def conv_line(
     low: int = -8,
     high: int = 0,
     activation: int = 0,
+    residual: int = 0,
     op: str = "conv",
 ) -> str:
     """A convolution as the harness reads it; see harness.c."""
-    flags = (case.transposed, case.last, case.bias, activation)
+    flags = (case.transposed, case.last, case.bias, activation, residual)
     counts = (case.batch, case.ic, case.oc, case.groups)
     axes = [
         (*[neutral] * (3 - case.dims), *values)

@@ -258,6 +258,27 @@ def unpool_cases(op, d):
     yield op, {"padding": 2**62}, ValueError, "output_size"
 
 
+def residual_cases():
+    for op in CONVS:
+        y = getattr(fc, op)(**RIGHT[op])
+        for spoil in NO_KIND.values():
+            if spoil(y) is not None:
+                yield op, {"residual": spoil(y)}, TypeError, "residual"
+        yield op, {"residual": y.astype(np.float64)}, TypeError, "residual.*float32.*float64"
+        yield op, {"residual": y.astype(np.int32)}, TypeError, "residual.*float32.*int32"
+        yield op, {"residual": 1.0}, TypeError, "residual.*float32"
+        yield op, {"residual": y[:1]}, ValueError, "residual.*shape"
+        yield op, {"residual": y[..., None]}, ValueError, "residual.*shape"
+        yield op, {"residual": y[0]}, ValueError, "residual.*shape"
+        yield op, {"residual": reals(4)}, ValueError, "residual.*shape"
+        yield op, {"residual": y.ravel()}, ValueError, "residual.*shape"
+        huge = np.broadcast_to(np.float32(1), (1, 1, HUGE, HUGE))
+        yield op, {"residual": huge}, ValueError, "residual .*bytes"
+        yield op, {"residual_after": True}, ValueError, "residual_after.*residual"
+        for value in ("yes", None, 1, 0.0, [True]):
+            yield op, {"residual": y, "residual_after": value}, TypeError, "residual_after"
+
+
 def plain_cases():
     x = reals(2, 4, 6, 8)
     for pad, error in (
@@ -416,6 +437,7 @@ FAMILIES = {
     "ints": int_cases,
     "options": option_cases,
     "shapes": shape_cases,
+    "residuals": residual_cases,
     "numpy functions": plain_cases,
     "element types": kind_cases,
     "out": out_cases,

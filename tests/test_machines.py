@@ -47,12 +47,15 @@ def compare(machine: str, jobs: list[tuple[str, str]]):
     assert met.keys() == asked or len(SMALL) == 1, (met, asked)
 
 
-def against_the_chain(selected: list[Case], isas, threads, **options):
+def against_the_chain(selected: list[Case], isas, threads, residual=0, **options):
     return [
-        (harness.conv_line(case, dtype, isa, algorithm, n, **options), measure)
+        (
+            harness.conv_line(case, dtype, isa, algorithm, n, residual=residual, **options),
+            measure,
+        )
         for case in selected
         for dtype in DTYPES
-        for measure in [harness.chain_line(case, dtype)]
+        for measure in [harness.chain_line(case, dtype, residual=residual)]
         for isa in isas
         for algorithm in ALGORITHMS
         for n in threads
@@ -71,6 +74,13 @@ def test_here_every_engine_gives_the_bits_of_the_chain(packed):
 def test_a_call_cut_short_and_resumed_gives_the_same_bits():
     jobs = against_the_chain(SMALL[::2] + LONG, FUSED, (1, 3), hurried=True)
     compare("native", jobs + against_the_chain(SMALL[1::2], FUSED, (2,), hurried=True, packed=True))
+
+
+@pytest.mark.skipif(not FUSED, reason="this machine has no fused multiply-add")
+@pytest.mark.parametrize("residual", (1, 2), ids=("first", "last"))
+def test_a_residual_is_added_to_the_bits_of_the_chain(residual):
+    jobs = against_the_chain(SMALL, FUSED, (1, 3), residual)
+    compare("native", jobs + against_the_chain(LONG, FUSED, (2,), residual, hurried=True))
 
 
 @pytest.mark.parametrize("which", range(4), ids=("flush", "down", "up", "to zero"))
@@ -106,12 +116,13 @@ def others(machine: str, isa: str):
     ]
     activations = [
         (
-            harness.conv_line(case, dtype, isa, "im2col", activation=activation, high=4),
-            harness.conv_line(case, dtype, here, "im2col", activation=activation, high=4),
+            harness.conv_line(case, dtype, isa, "im2col", **epilogue, high=4),
+            harness.conv_line(case, dtype, here, "im2col", **epilogue, high=4),
         )
         for case in SMALL[-3:]
         for dtype in DTYPES
         for activation in range(ACTIVATIONS)
+        for epilogue in [{"activation": activation, "residual": activation % 3}]
     ]
     pools = [(pool_line(isa, *row), pool_line(here, *row)) for row in POOLS]
     return convolutions + activations + pools

@@ -103,7 +103,7 @@ class _ConvNd(Module):
         if x.dtype != weight.dtype and x.dtype in (np.float32, np.float64):
             # A layer computes in the type of its parameters.
             return self._run(x.astype(weight.dtype), padding, output_padding)
-        problem, x_, w, b, y, result = _arguments.convolution(
+        problem, x_, w, b, y, result, _ = _arguments.convolution(
             self._op, self._axes, self.transposed, x, weight, bias, *options
         )
         if y.size:

@@ -105,9 +105,17 @@ void fc_transposed_pack(const fc_conv_plan *, const void *w, void *packed);
 ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                             double deadline);
 
-/* Fills t->y for outputs column[j]... of the phase (flat over batch, depth, height, width), runs the tile, applies the
- * activation after the last step; outputs that do not lie side by side in y go through a scratch tile. */
-void fc_tile_run(const fc_conv_plan *, const fc_phase *, fc_tile *, const ptrdiff_t column[FC_VECTORS], void *y);
+/* The epilogue after the bias, activation and residual: of n outputs in y, `step` apart; of a tile that lies in y; and of n
+ * that wait side by side at `sums` for their places, y[offset[i]]. */
+void fc_epilogue(const fc_conv_plan *, const fc_buffers *, void *y, ptrdiff_t n, ptrdiff_t step);
+void fc_epilogue_tile(const fc_conv_plan *, const fc_buffers *, const fc_tile *);
+void fc_epilogue_scattered(const fc_conv_plan *, const fc_buffers *, void *sums, ptrdiff_t n, const void *y,
+                           const ptrdiff_t *offset);
+
+/* Fills t->y for outputs column[j]... of the phase (flat over batch, depth, height, width), runs the tile, and after the last
+ * step the epilogue; outputs that do not lie side by side in y go through a scratch tile. */
+void fc_tile_run(const fc_conv_plan *, const fc_phase *, const fc_buffers *, fc_tile *,
+                 const ptrdiff_t column[FC_VECTORS], void *y);
 /* A block of outputs that lie side by side: some rows of a group by columns from `column` on, flat over batch, depth, height,
  * width; over channels x taps of the chain. */
 typedef struct fc_block {

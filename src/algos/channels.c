@@ -351,24 +351,16 @@ typedef struct job {
     void *y; /* the first pixel of the panel's first output channel */
 } job;
 
-/* The sums of a panel, [pixel][channel], to y: as many pixels at once as lie side by side there. */
+/* The sums of a panel, [pixel][channel], to y, where they become outputs: as many pixels at once as lie side by side there. */
 static void store_transposed(const fc_conv_plan *p, const job *j, ptrdiff_t width, ptrdiff_t channels)
 {
     const pixel *at = j->at;
+    const ptrdiff_t y_channel = p->problem.y_stride[FC_C];
     for (ptrdiff_t first = 0, end; first < j->pixels; first = end) {
         for (end = first + 1; end < j->pixels && at[end].y == at[end - 1].y + 1;) end++;
-        p->work.kernels->transpose(fc_at(p, j->sums, first * width), end - first, width, channels,
-                                   fc_to(p, j->y, at[first].y), p->problem.y_stride[FC_C]);
-    }
-}
-
-static void activate(const fc_conv_plan *p, const job *j, ptrdiff_t width, ptrdiff_t channels)
-{
-    const fc_conv_problem *q = &p->problem;
-    if (q->activation == FC_IDENTITY) return;
-    for (ptrdiff_t i = 0; i < j->pixels; i++) {
-        void *y = in_y(p) ? fc_to(p, j->y, j->at[i].y) : fc_to(p, j->sums, i * width);
-        p->work.kernels->activate(q->activation, channels, y, y, q->a, q->b);
+        char *y = fc_to(p, j->y, at[first].y);
+        p->work.kernels->transpose(fc_at(p, j->sums, first * width), end - first, width, channels, y, y_channel);
+        for (ptrdiff_t c = 0; c < channels; c++) fc_epilogue(p, j->b, fc_to(p, y, c * y_channel), end - first, 1);
     }
 }
 
@@ -432,8 +424,8 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
     } else {
         run_blocks(p, j, vector, width, &t);
     }
-    activate(p, j, width, channels);
     if (!in_y(p)) store_transposed(p, j, width, channels);
+    for (ptrdiff_t i = 0; i < j->pixels && in_y(p); i++) fc_epilogue(p, j->b, fc_to(p, j->y, j->at[i].y), channels, 1);
 }
 
 static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item, void *workspace)

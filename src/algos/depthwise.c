@@ -225,14 +225,9 @@ static void lay_out(const fc_conv_plan *p, geometry *g, ptrdiff_t block, void *w
     prepare_view(p, g, &g->padded);
 }
 
-static void activate(const fc_conv_plan *p, ptrdiff_t n, void *y)
-{
-    const fc_conv_problem *q = &p->problem;
-    if (q->activation != FC_IDENTITY) p->work.kernels->activate(q->activation, n, y, y, q->a, q->b);
-}
-
 /* Where rows of outputs go one by one through a line: elements of y do not lie side by side. */
-static void run_lines(const fc_conv_plan *p, const geometry *g, const view *v, const fc_depthwise *channels)
+static void run_lines(const fc_conv_plan *p, const fc_buffers *b, const geometry *g, const view *v,
+                      const fc_depthwise *channels)
 {
     const ptrdiff_t y_w = p->problem.y_stride[FC_W] * g->f.axis[FC_WIDTH].out_step;
     for (ptrdiff_t c = 0; c < channels->channels; c++)
@@ -245,18 +240,19 @@ static void run_lines(const fc_conv_plan *p, const geometry *g, const view *v, c
             d.y = g->line;
             take_rows(p, v, r, v->every, 1, &d);
             p->work.kernels->depthwise(&d);
-            activate(p, d.n, g->line);
             char *y = fc_to(p, channels->y, c * d.y_channel + r * d.y_row);
             for (ptrdiff_t j = 0; j < d.n; j++)
                 memcpy(fc_to(p, y, j * y_w), fc_at(p, g->line, j), p->work.kernels->size);
+            fc_epilogue(p, b, y, d.n, y_w);
         }
 }
 
-static void run_view(const fc_conv_plan *p, const geometry *g, const view *v, const fc_depthwise *channels)
+static void run_view(const fc_conv_plan *p, const fc_buffers *b, const geometry *g, const view *v,
+                     const fc_depthwise *channels)
 {
     const ptrdiff_t rows = g->strip.rows, n = channels->n, y_row = channels->y_row, y_channel = channels->y_channel;
     if (n > 1 && p->problem.y_stride[FC_W] * g->f.axis[FC_WIDTH].out_step != 1) {
-        run_lines(p, g, v, channels);
+        run_lines(p, b, g, v, channels);
         return;
     }
     for (ptrdiff_t r = 0; r < fc_min(v->every, rows); r++) {
@@ -267,9 +263,9 @@ static void run_view(const fc_conv_plan *p, const geometry *g, const view *v, co
         p->work.kernels->depthwise(&d);
     }
     const ptrdiff_t whole = y_row == n ? rows : 1;
-    for (ptrdiff_t c = 0; c < channels->channels && p->problem.activation != FC_IDENTITY; c++)
+    for (ptrdiff_t c = 0; c < channels->channels; c++)
         for (ptrdiff_t r = 0; r < rows; r += whole)
-            activate(p, whole * n, fc_to(p, channels->y, c * y_channel + r * y_row));
+            fc_epilogue(p, b, fc_to(p, channels->y, c * y_channel + r * y_row), whole * n, 1);
 }
 
 /* The m-th output channels of count groups from channel on. */
@@ -299,7 +295,7 @@ static void run_channels(const fc_conv_plan *p, geometry *g, const fc_buffers *b
     d.bias = b->bias ? fc_at(p, b->bias, oc) : NULL;
     d.y = fc_to(p, b->y, image * q->y_stride[FC_N] + oc * q->y_stride[FC_C] + g->y);
     d.channels = count;
-    run_view(p, g, v, &d);
+    run_view(p, b, g, v, &d);
 }
 
 /* How many channels from this item on the kernel may take at once: those of one image whose weights follow each other. */

@@ -529,7 +529,6 @@ static void *output_at(const item *it, ptrdiff_t oc, ptrdiff_t od, ptrdiff_t oh,
 static void run_strand(const item *it, const band *a, const strand *s, fc_tile *t)
 {
     const fc_conv_plan *p = it->p;
-    const fc_conv_problem *q = &p->problem;
     const fc_kernels *k = p->work.kernels;
     for (ptrdiff_t row = 0;;) {
         _Alignas(FC_ALIGN) char bias[FC_ROWS_MAX * sizeof(double)];
@@ -537,10 +536,7 @@ static void run_strand(const item *it, const band *a, const strand *s, fc_tile *
         t->rows = (int)fc_min(k->mr, s->rows - row);
         if (it->b->bias) bias_rows(it, a, s, row, t->rows, bias), t->bias = bias;
         k->gemm_tile(t);
-        for (int i = 0; i < t->rows * t->vectors && q->activation != FC_IDENTITY; i++) {
-            void *y = fc_to(p, t->y[i % t->vectors], i / t->vectors * t->y_row);
-            k->activate(q->activation, t->lanes[i % t->vectors], y, y, q->a, q->b);
-        }
+        if (!it->l.flat) fc_epilogue_tile(p, it->b, t);
         row += k->mr;
         if (row >= s->rows) return;
         for (int j = 0; j < t->vectors; j++) t->y[j] = fc_to(p, t->y[j], k->mr * t->y_row);
@@ -572,6 +568,8 @@ static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, 
                                  .y_line = q->y_stride[FC_C],
                                  .y_step = q->y_stride[FC_W] };
         p->work.kernels->weave(&piece);
+        for (ptrdiff_t line = 0; line < piece.lines; line++)
+            fc_epilogue(p, it->b, fc_to(p, piece.y, line * piece.y_line), piece.n, piece.y_step);
     }
 }
 

@@ -1,5 +1,5 @@
-/* Where a tile's outputs lie in y, and what follows its sum: the activation, and the scatter of outputs that are not side
- * by side (strided y, channels last, the phases of a transposed convolution). */
+/* Where a tile's outputs lie in y, and the scatter of outputs that are not side by side (strided y, channels last, the phases
+ * of a transposed convolution). */
 #include <string.h>
 #include "algos.h"
 
@@ -72,23 +72,8 @@ ptrdiff_t fc_y_offset(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column
            (w->out0 + jw * w->out_step) * s[FC_W];
 }
 
-static void activate_rows(const fc_conv_plan *p, const fc_tile *t)
-{
-    const fc_conv_problem *q = &p->problem;
-    const fc_kernels *k = p->work.kernels;
-    for (int i = 0; i < t->rows; i++)
-        for (int j = 0; j < t->vectors; j++) {
-            void *y = fc_to(p, t->y[j], i * t->y_row);
-            if (t->repeats > 1) { /* side by side: one array */
-                k->activate(q->activation, t->repeats * t->vectors * k->lanes, y, y, q->a, q->b);
-                break;
-            }
-            k->activate(q->activation, t->lanes[j], y, y, q->a, q->b);
-        }
-}
-
-static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS],
-                          void *y)
+static void run_scattered(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, fc_tile *t,
+                          const ptrdiff_t column[FC_VECTORS], void *y)
 {
     _Alignas(FC_ALIGN) char scratch[TILE_ROWS * TILE_COLUMNS * sizeof(float)];
     ptrdiff_t offset[TILE_COLUMNS];
@@ -103,9 +88,11 @@ static void run_scattered(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, 
     for (int i = 0; i < t->rows && !t->first; i++)
         k->gather(fc_to(p, y, i * y_row), offset, columns, fc_to(p, scratch, i * t->y_row));
     k->gemm_tile(t);
-    if (p->problem.activation != FC_IDENTITY && t->last) activate_rows(p, t);
-    for (int i = 0; i < t->rows; i++)
-        k->scatter(fc_to(p, scratch, i * t->y_row), columns, fc_to(p, y, i * y_row), offset);
+    for (int i = 0; i < t->rows; i++) {
+        void *sums = fc_to(p, scratch, i * t->y_row), *to = fc_to(p, y, i * y_row);
+        if (t->last) fc_epilogue_scattered(p, b, sums, columns, to, offset);
+        k->scatter(sums, columns, to, offset);
+    }
     t->y_row = y_row;
 }
 
@@ -148,23 +135,24 @@ void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b,
                 t.b[j] = in_place ? fc_at(p, o->x, at + j * k->lanes) : fc_at(p, panel, j * k->lanes);
             }
             wide = fc_min(t.repeats * most, left);
-            fc_tile_run(p, f, &t, column, y);
+            fc_tile_run(p, f, b, &t, column, y);
         }
     }
 }
 
-void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, fc_tile *t, const ptrdiff_t column[FC_VECTORS], void *y)
+void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, fc_tile *t,
+                 const ptrdiff_t column[FC_VECTORS], void *y)
 {
     t->y_row = p->problem.y_stride[FC_C];
     for (int j = 0; j < t->vectors; j++) {
         /* whole images side by side, and only one of them, is the rule: no division then */
         const ptrdiff_t at = f->run == f->outputs && column[j] < f->run ? column[j] : column[j] % f->run;
         if (at + t->lanes[j] > f->run) {
-            run_scattered(p, f, t, column, y);
+            run_scattered(p, f, b, t, column, y);
             return;
         }
         t->y[j] = fc_to(p, y, at == column[j] ? f->origin + at : fc_y_offset(p, f, column[j]));
     }
     p->work.kernels->gemm_tile(t);
-    if (p->problem.activation != FC_IDENTITY && t->last) activate_rows(p, t);
+    if (t->last) fc_epilogue_tile(p, b, t);
 }

@@ -62,7 +62,7 @@ static void one_output(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
     c.x = fc_at(p, b->x, x);
     c.y = fc_to(p, b->y, y);
     p->work.kernels->chain(&c);
-    if (q->activation != FC_IDENTITY) p->work.kernels->activate(q->activation, 1, c.y, c.y, q->a, q->b);
+    fc_epilogue(p, b, c.y, 1, 1);
 }
 
 ptrdiff_t fc_transposed_run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,

@@ -152,6 +152,7 @@ struct fc_kernels {
     int (*all_finite)(const void *x, ptrdiff_t n, ptrdiff_t step);
     void (*chain)(const fc_chain *);
     void (*activate)(fc_activation, ptrdiff_t n, const void *x, void *y, double a, double b);
+    void (*add)(ptrdiff_t n, const void *a, const void *b, void *y); /* y[i] = a[i] + b[i]; y may be a or b */
     ptrdiff_t (*pool)(const fc_pool_plan *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                       double deadline);
     double (*fma_burn)(ptrdiff_t rounds);

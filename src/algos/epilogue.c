@@ -1,0 +1,66 @@
+/* What follows the sum and its bias: act(acc), act(acc + residual) or act(acc) + residual, each step rounded, while the
+ * outputs are in L1. The residual lies as y does: a place in y is one in the residual. */
+#include "algos.h"
+
+enum { TOGETHER = FC_VECTORS * FC_LANES_MAX }; /* strided outputs gathered at a time: a tile's columns */
+
+static int has_epilogue(const fc_conv_problem *q)
+{
+    return q->activation != FC_IDENTITY || q->residual != FC_NO_RESIDUAL;
+}
+
+static const void *residual_at(const fc_buffers *b, const void *y)
+{
+    return b->residual ? (const char *)b->residual + ((const char *)y - (const char *)b->y) : NULL;
+}
+
+/* n sums become outputs; residual: as many elements, side by side, where the problem has one. */
+static void finish(const fc_conv_plan *p, ptrdiff_t n, void *y, const void *residual)
+{
+    const fc_conv_problem *q = &p->problem;
+    const fc_kernels *k = p->work.kernels;
+    if (q->residual == FC_RESIDUAL_FIRST) k->add(n, y, residual, y);
+    if (q->activation != FC_IDENTITY) k->activate(q->activation, n, y, y, q->a, q->b);
+    if (q->residual == FC_RESIDUAL_LAST) k->add(n, y, residual, y);
+}
+
+void fc_epilogue_scattered(const fc_conv_plan *p, const fc_buffers *b, void *sums, ptrdiff_t n, const void *y,
+                           const ptrdiff_t *offset)
+{
+    _Alignas(FC_ALIGN) char residual[TOGETHER * sizeof(double)];
+    if (p->problem.residual != FC_NO_RESIDUAL) p->work.kernels->gather(residual_at(b, y), offset, n, residual);
+    finish(p, n, sums, residual);
+}
+
+void fc_epilogue(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t n, ptrdiff_t step)
+{
+    if (!has_epilogue(&p->problem)) return;
+    if (step == 1 || n == 1) {
+        finish(p, n, y, residual_at(b, y));
+        return;
+    }
+    _Alignas(FC_ALIGN) char sums[TOGETHER * sizeof(double)];
+    ptrdiff_t offset[TOGETHER];
+    for (ptrdiff_t i = 0; i < TOGETHER; i++) offset[i] = i * step;
+    for (; n > 0; n -= TOGETHER, y = fc_to(p, y, TOGETHER * step)) {
+        const ptrdiff_t count = fc_min(n, TOGETHER);
+        p->work.kernels->gather(y, offset, count, sums);
+        fc_epilogue_scattered(p, b, sums, count, y, offset);
+        p->work.kernels->scatter(sums, count, y, offset);
+    }
+}
+
+void fc_epilogue_tile(const fc_conv_plan *p, const fc_buffers *b, const fc_tile *t)
+{
+    const ptrdiff_t lanes = p->work.kernels->lanes;
+    if (!has_epilogue(&p->problem)) return;
+    for (int i = 0; i < t->rows; i++)
+        for (int j = 0, next; j < t->vectors; j = next) {
+            /* vectors side by side are one row */
+            ptrdiff_t n = t->lanes[j];
+            for (next = j + 1; next < t->vectors && t->y[next] == fc_to(p, t->y[j], n); next++) n += t->lanes[next];
+            if (t->repeats > 1) n = t->repeats * t->vectors * lanes;
+            void *y = fc_to(p, t->y[j], i * t->y_row);
+            finish(p, n, y, residual_at(b, y));
+        }
+}
