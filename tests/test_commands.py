@@ -100,6 +100,8 @@ def test_summary_says_why_a_network_does_not_take_an_input(capsys):
     ],
 )
 def test_a_demo_says_what_to_install(demo, package, install, monkeypatch, tmp_path, capsys):
+    if demo != "digits":
+        pytest.importorskip("skimage")
     find_spec = importlib.util.find_spec
     found = {package: None}
     monkeypatch.setattr(

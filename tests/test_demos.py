@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from fastconv.demos import _hed, _mnist, _pictures, digits, edges, upscale
 from helpers import assert_same_bits
 
 images = pytest.importorskip("PIL.Image")
+ROOT = Path(__file__).parents[1]
 
 
 def package(name):
@@ -63,6 +66,21 @@ def test_training_and_testing_share_no_digit():
         assert part.images.min() == 0 and part.images.max() == 1
     seen = {image.tobytes() for image in training.images}
     assert not any(image.tobytes() in seen for image in testing.images)
+
+
+def test_the_training_script_trains():
+    """A few epochs on pictures that anyone can tell apart: empty ones, and ones that grow dark."""
+    pytest.importorskip("torch")
+    script = runpy.run_path(str(ROOT / "examples" / "train_digits.py"))
+    script["trained"].__globals__.update(EPOCHS=5, MEAN_OF_LAST=1, BATCH=8)
+    labels = np.arange(64) % 2
+    images = np.zeros((64, 1, 28, 28), np.float32)
+    images[labels == 1] = np.linspace(0, 1, 28)
+    net = script["trained"](_mnist.Digits(images, labels))
+    assert script["right"](net, _mnist.Digits(images, labels)) == 1
+    state = {name: array.numpy() for name, array in net.state_dict().items()}
+    ours = fastconv.models.lenet5(variant="relu", weights=state)
+    assert ours(images).argmax(1).tolist() == labels.tolist()
 
 
 @with_digits
@@ -171,6 +189,35 @@ def test_hed_has_the_parameters_of_its_paper():
     assert sum(array.size for array in net.parameters()) == 14_716_171
     sizes = fastconv.receptive_field(net, (1, 3, 64, 64)).layers
     assert [sizes[f"dsn{i}"].size for i in range(1, 6)] == [5, 14, 40, 92, 196]
+
+
+def hed_in_torch(state, x):
+    """HED from the text of its paper, with the names of our parameters."""
+    torch = pytest.importorskip("torch")
+    F, state = torch.nn.functional, {name: torch.tensor(array) for name, array in state.items()}
+
+    def conv(name, x, padding):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=padding)
+
+    x, sides = torch.tensor(x), []
+    size = x.shape[2:]
+    for stage, convolutions in enumerate((2, 2, 3, 3, 3), 1):
+        x = F.max_pool2d(x, 2, ceil_mode=True) if stage > 1 else x
+        for i in range(convolutions):
+            x = F.relu(conv(f"block{stage}.conv2d" + f"_{i}" * (i > 0), x, 1))
+        side = conv(f"dsn{stage}", x, 0)
+        sides.append(F.interpolate(side, size=size, mode="bilinear", align_corners=False))
+    fused = conv("fuse", torch.cat(sides, 1), 0)
+    return torch.cat([*sides, fused], 1).numpy()
+
+
+def test_hed_is_what_pytorch_makes_of_it():
+    """Half of the digits of float64: what order of summation changes is far below."""
+    net = _hed.HED().astype(np.float64)
+    x = np.random.default_rng(5).uniform(-128, 128, (1, 3, 37, 50))
+    theirs = hed_in_torch(net.state_dict(), x)
+    assert theirs.shape == (1, 6, 37, 50)
+    np.testing.assert_allclose(net(x), theirs, rtol=0, atol=1e-8 * np.abs(theirs).max())
 
 
 @with_hed

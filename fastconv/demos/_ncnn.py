@@ -291,9 +291,9 @@ KINDS = {
 
 
 class _Step(NamedTuple):
-    """A layer at work. `done` are arrays that no later step takes: they are let go."""
+    """A layer of `layers` at work. `done` are arrays that no later step takes: they are let go."""
 
-    layer: nn.Module
+    layer: str
     inputs: list[str]
     outputs: list[str]
     done: list[str]
@@ -345,13 +345,14 @@ class Network(nn.Module):
             if hasattr(self.layers, line.name):
                 raise CheckpointError("the name is taken")
             self.layers.add_module(line.name, layer)
-            self.steps.append(_Step(layer, line.inputs, line.outputs, []))
+            self.steps.append(_Step(line.name, line.inputs, line.outputs, []))
         known.update(line.outputs)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         values = {self.input: x}
         for step in self.steps:
-            result = step.layer(*(values[name] for name in step.inputs))
+            layer = getattr(self.layers, step.layer)
+            result = layer(*(values[name] for name in step.inputs))
             values.update(dict.fromkeys(step.outputs, result))
             for name in step.done:
                 del values[name]

@@ -51,7 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    net, photo = load(), read_photo(options.photo)
+    photo = read_photo(options.photo)
+    net = load()
     x = prepared(photo)
     work = introduce("HED", net, x.shape)
     maps = timed("edges", work, lambda: net(x))
