@@ -45,7 +45,9 @@ cdef extern from "fastconv.h" nogil:
         fc_type type
         fc_activation activation
         double a, b
+        fc_residual residual
         ptrdiff_t rows, row, channels
+        ptrdiff_t x_row, residual_row, y_row
 
     ctypedef struct fc_options:
         int isa

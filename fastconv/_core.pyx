@@ -6,7 +6,7 @@ Nothing is judged here: problems come from _arguments, which has compared them w
 from contextvars import ContextVar
 
 from cpython.buffer cimport (
-    PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT32_MAX, INT32_MIN, int32_t, int64_t, uintptr_t
@@ -23,7 +23,7 @@ cdef int default_threads = 0
 cdef int thread_limit = 1 << 30
 
 cdef double INTERVAL = 0.05  # seconds between looks at Python's signals
-cdef enum: MOST_PACKED_PHASES = 64
+cdef enum: MOST_PACKED_PHASES = 64, MOST_ROOMS = 64
 
 # Calls that `again` knows, about a kilobyte each; when there are so many all are forgotten.
 cdef enum: MOST_CALLS = 1024, MOST_WORDS = 128, MOST_AXES = 5
@@ -102,6 +102,27 @@ cdef int _triple(object values, ptrdiff_t *to) except -1:
     return 0
 
 
+cdef int _copy(problem, _Array x, ptrdiff_t ic, _Array y, ptrdiff_t oc, ptrdiff_t *size, ptrdiff_t *kernel,
+               ptrdiff_t *stride, ptrdiff_t *dilation, ptrdiff_t *pad, ptrdiff_t *out_size,
+               ptrdiff_t *x_stride, ptrdiff_t *y_stride) except -1:
+    """What problems of convolution and pooling have in common; strides of y, where it is None, are a new result's."""
+    cdef bint last = problem.channels_last
+    _triple(problem.size, size)
+    _triple(problem.kernel, kernel)
+    _triple(problem.stride, stride)
+    _triple(problem.dilation, dilation)
+    _triple(problem.pad, pad)
+    _triple(problem.out_size, out_size)
+    x.place(problem.dims, last, problem.batch, ic, size)
+    memcpy(x_stride, x.stride, sizeof(x.stride))
+    if y is None:
+        _contiguous(y_stride, oc, out_size, last)
+    else:
+        y.place(problem.dims, last, problem.batch, oc, out_size)
+        memcpy(y_stride, y.stride, sizeof(y.stride))
+    return 0
+
+
 cdef int _most_threads() noexcept:
     return min(fc_max_threads(), thread_limit)
 
@@ -119,28 +140,72 @@ cdef fc_options _options_for(bytes algorithm, bint packed) except *:
     return o
 
 
-cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
+cdef struct _Placed:
+    # A step of a program. What lies in a room is kept as its distance from the room's beginning.
+    fc_work *work
+    fc_buffers at
+    int x_room, residual_room, y_room  # -1: in none
+
+
+cdef const void *_found(const void *at, int room, char **rooms) noexcept nogil:
+    return at if room < 0 else rooms[room] + <ptrdiff_t>at
+
+
+cdef int _go(_Placed *steps, int at, int count, char **rooms, void *workspace, ptrdiff_t *progress) noexcept nogil:
+    """Runs steps from `at` on, which progress may have begun, until signals are due; returns the next one to run."""
+    cdef double deadline = fc_clock() + INTERVAL
+    cdef fc_buffers b
+    cdef _Placed *step
+    while at < count:
+        step = &steps[at]
+        b = step.at
+        b.x = _found(b.x, step.x_room, rooms)
+        b.residual = _found(b.residual, step.residual_room, rooms)
+        b.y = <void *>_found(b.y, step.y_room, rooms)
+        b.workspace = workspace
+        if fc_run(step.work, &b, progress, deadline) == FC_MORE:
+            break
+        memset(progress, 0, <size_t>step.work.parts * sizeof(ptrdiff_t))
+        at += 1
+    return at
+
+
+cdef size_t _leased(fc_work *work) noexcept:
+    return work.workspace_bytes * <size_t>work.parts
+
+
+cdef int _run_steps(_Placed *steps, int count, char **rooms, size_t leased) except -1:
+    """Runs all steps on one workspace, without the GIL but where signals are looked at."""
     cdef ptrdiff_t progress[FC_MAX_PARTS]
-    cdef fc_status status = FC_MORE
-    cdef size_t leased = work.workspace_bytes * <size_t>work.parts
     cdef Py_buffer room
+    cdef void *at_workspace = NULL
+    cdef int at = 0, step, parts = 0
     workspace = None
-    memset(progress, 0, <size_t>work.parts * sizeof(ptrdiff_t))
+    for step in range(count):
+        parts = max(parts, steps[step].work.parts)
+    memset(progress, 0, <size_t>parts * sizeof(ptrdiff_t))
     if leased:
         workspace = lease(leased + FC_ALIGN)
         PyObject_GetBuffer(workspace, &room, PyBUF_WRITABLE)
-        buffers.workspace = _aligned(room.buf)
+        at_workspace = _aligned(room.buf)
     try:
-        while status == FC_MORE:
+        while True:
             with nogil:
-                status = fc_run(work, buffers, progress, fc_clock() + INTERVAL)
-            if status == FC_MORE:
-                PyErr_CheckSignals()
+                at = _go(steps, at, count, rooms, at_workspace, progress)
+            if at == count:
+                return 0
+            PyErr_CheckSignals()
     finally:
         if leased:
             PyBuffer_Release(&room)
             give_back(workspace)
-    return 0
+
+
+cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
+    cdef _Placed step
+    step.work, step.at = work, buffers[0]
+    step.x_room = step.residual_room = step.y_room = -1
+    return _run_steps(&step, 1, NULL, _leased(work))
 
 
 cdef void *_aligned(const void *room) noexcept nogil:
@@ -183,11 +248,45 @@ cdef class Plan:
     cdef fc_work *work
     cdef object packing  # what packed weights depend on; None where they are used as they come
 
-    cdef int run(self, const void *x, const void *w, const void *bias, const void *residual, void *y,
-                 int64_t *indices) except -1:
-        cdef fc_buffers b
-        b.x, b.w, b.bias, b.residual, b.y, b.indices, b.workspace = x, w, bias, residual, y, indices, NULL
-        return _run(self.work, &b)
+    def figures(self):
+        """parts, bytes leased as workspace, flops, bytes moved at least."""
+        leased = _leased(self.work)
+        return {
+            "threads": self.work.parts,
+            "workspace_bytes": leased + FC_ALIGN if leased else 0,
+            "flops": self.work.flops,
+            "bytes": self.work.bytes,
+        }
+
+
+cdef class Step:
+    """A plan with the arrays it runs on."""
+
+    cdef readonly Plan plan
+    cdef fc_buffers at
+    cdef _Array x, y, residual
+    cdef list constants  # arrays and packed weights
+
+    def __cinit__(self, x, y, residual=None):
+        memset(&self.at, 0, sizeof(self.at))
+        self.constants = []
+        self.x, self.y = _Array(x), _Array(y, True)
+        self.at.x, self.at.y = self.x.view.buf, self.y.view.buf
+        if residual is not None:
+            self.residual = _Array(residual)
+            self.at.residual = self.residual.view.buf
+
+    cdef const void *constant(self, array, bint writable=False) except? NULL:
+        cdef _Array held
+        if array is None:
+            return NULL
+        held = _Array(array, writable)
+        self.constants.append(held)
+        return held.view.buf
+
+    cdef Plan run(self):
+        _run(self.plan.work, &self.at)
+        return self.plan
 
 
 cdef class ConvPlan(Plan):
@@ -199,24 +298,14 @@ cdef class ConvPlan(Plan):
         cdef fc_conv_problem p
         cdef fc_options o
         cdef fc_status status
-        cdef int dims = problem.dims
         p.type = _type_of(x)
         p.transposed = problem.transposed
         p.batch, p.ic, p.oc, p.groups = problem.batch, problem.ic, problem.oc, problem.groups
-        _triple(problem.size, p.size)
-        _triple(problem.kernel, p.kernel)
-        _triple(problem.stride, p.stride)
-        _triple(problem.dilation, p.dilation)
-        _triple(problem.pad, p.pad)
-        _triple(problem.out_size, p.out_size)
-        x.place(dims, problem.channels_last, p.batch, p.ic, p.size)
-        if y is None:
-            _contiguous(p.y_stride, p.oc, p.out_size, problem.channels_last)
-        else:
-            y.place(dims, problem.channels_last, p.batch, p.oc, p.out_size)
-            p.y_stride = y.stride
-        w.place(dims, False, p.ic if p.transposed else p.oc, (p.oc if p.transposed else p.ic) // p.groups, p.kernel)
-        p.x_stride, p.w_stride = x.stride, w.stride
+        _copy(problem, x, p.ic, y, p.oc, p.size, p.kernel, p.stride, p.dilation, p.pad, p.out_size,
+              p.x_stride, p.y_stride)
+        w.place(problem.dims, False, p.ic if p.transposed else p.oc,
+                (p.oc if p.transposed else p.ic) // p.groups, p.kernel)
+        p.w_stride = w.stride
         p.activation = <fc_activation><int>_ACTIVATION[problem.activation or "identity"]
         p.a, p.b = (tuple(problem.parameters) + (0.0, 0.0))[:2]
         p.residual = <fc_residual><int>_RESIDUAL[problem.residual]
@@ -263,49 +352,42 @@ cdef class ConvPlan(Plan):
         return rows
 
     def figures(self):
-        """algorithm, parts, bytes leased as workspace, bytes of packed weights, flops, bytes moved at least."""
+        """Those of every plan, the algorithm, and bytes of packed weights."""
         return {
             "algorithm": fc_algo_name(fc_conv_algo(&self.plan)).decode(),
-            **_figures(&self.plan.work),
+            **Plan.figures(self),
             "packed_bytes": self.plan.packed_bytes,
         }
 
 
-cdef dict _figures(fc_work *work):
-    leased = work.workspace_bytes * <size_t>work.parts
-    return {
-        "threads": work.parts,
-        "workspace_bytes": leased + FC_ALIGN if leased else 0,
-        "flops": work.flops,
-        "bytes": work.bytes,
-    }
-
-
-def conv(problem, x, w, bias, out, dict prepared=None, residual=None):
-    """Fills out with the convolution of x and w; returns the plan. A residual lies as out does.
+def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None):
+    """The convolution of x and w into out. A residual lies as out does.
 
     prepared, which belongs to one array of weights, keeps their packed forms. A transposed convolution of many phases
     packs as it goes: where a phase's panel begins is found by counting the taps of all before it, which for n phases
     would take n * n / 2 steps.
     """
-    cdef _Array held_x = _Array(x), held_w = _Array(w), held_y = _Array(out, True), held_bias, held_residual
-    cdef const void *at_bias = NULL
-    cdef const void *at_residual = NULL
+    cdef Step step = Step(x, out, residual)
+    cdef _Array held_w = _Array(w)
+    cdef ConvPlan plan
     depth, height, width = problem.stride
     many = problem.transposed and depth * height * width > MOST_PACKED_PHASES
-    cdef ConvPlan plan = ConvPlan(problem, held_x, held_w, held_y, prepared is not None and not many)
-    cdef const void *weights = held_w.view.buf
-    if plan.packing is not None:
-        weights = plan.weights(weights, prepared)
-    if bias is not None:
-        held_bias = _Array(bias)
-        at_bias = held_bias.view.buf
+    step.plan = plan = ConvPlan(problem, step.x, held_w, step.y, prepared is not None and not many)
+    if plan.packing is None:
+        step.at.w = held_w.view.buf
+        step.constants.append(held_w)
+    else:
+        step.at.w = plan.weights(held_w.view.buf, prepared)
+        step.constants.append(prepared[plan.packing])
+    step.at.bias = step.constant(bias)
     if residual is not None:
-        held_residual = _Array(residual)
-        held_residual.lie_as(held_y)
-        at_residual = held_residual.view.buf
-    plan.run(held_x.view.buf, weights, at_bias, at_residual, held_y.view.buf, NULL)
-    return plan
+        step.residual.lie_as(step.y)
+    return step
+
+
+def conv(problem, x, w, bias, out, dict prepared=None, residual=None):
+    """Runs `conv_step`; returns the plan."""
+    return (<Step>conv_step(problem, x, w, bias, out, prepared, residual)).run()
 
 
 def conv_plan(problem, x, w):
@@ -325,40 +407,26 @@ cdef class PoolPlan(Plan):
         p.kind = <fc_pool_kind><int>_KIND[problem.kind]
         p.adaptive, p.count_include_pad = problem.adaptive, problem.count_include_pad
         p.divisor, p.batch, p.channels = problem.divisor, problem.batch, problem.channels
-        _triple(problem.size, p.size)
-        _triple(problem.kernel, p.kernel)
-        _triple(problem.stride, p.stride)
-        _triple(problem.dilation, p.dilation)
-        _triple(problem.pad, p.pad)
+        _copy(problem, x, p.channels, y, p.channels, p.size, p.kernel, p.stride, p.dilation, p.pad, p.out_size,
+              p.x_stride, p.y_stride)
         _triple(problem.pad_after, p.pad_after)
-        _triple(problem.out_size, p.out_size)
-        x.place(problem.dims, problem.channels_last, p.batch, p.channels, p.size)
-        p.x_stride = x.stride
-        if y is None:
-            _contiguous(p.y_stride, p.channels, p.out_size, problem.channels_last)
-        else:
-            y.place(problem.dims, problem.channels_last, p.batch, p.channels, p.out_size)
-            p.y_stride = y.stride
         p.indices = indices
         if fc_pool_plan_make(&p, &o, &self.plan) != FC_OK:
             raise ValueError(f"{problem.op}: this machine cannot run that ISA")
         self.work = &self.plan.work
 
-    def figures(self):
-        """parts, bytes leased as workspace, flops, bytes moved at least."""
-        return _figures(self.work)
+
+def pool_step(problem, x, out, indices=None):
+    """The pooling of x into out, and its indices where they are asked for."""
+    cdef Step step = Step(x, out)
+    step.at.indices = <int64_t *>step.constant(indices, True)
+    step.plan = PoolPlan(problem, step.x, step.y, indices is not None)
+    return step
 
 
 def pool(problem, x, out, indices):
-    """Fills out, and indices where they are asked for, with the pooling of x; returns the plan."""
-    cdef _Array held_x = _Array(x), held_y = _Array(out, True), held_indices
-    cdef int64_t *at_indices = NULL
-    if indices is not None:
-        held_indices = _Array(indices, True)
-        at_indices = <int64_t *>held_indices.view.buf
-    cdef PoolPlan plan = PoolPlan(problem, held_x, held_y, indices is not None)
-    plan.run(held_x.view.buf, NULL, NULL, NULL, held_y.view.buf, at_indices)
-    return plan
+    """Runs `pool_step`; returns the plan."""
+    return (<Step>pool_step(problem, x, out, indices)).run()
 
 
 def pool_plan(problem, x, bint indices):
@@ -367,37 +435,161 @@ def pool_plan(problem, x, bint indices):
 
 
 cdef class MapPlan(Plan):
-    """A planned activation of rows of contiguous elements; channels: slopes there are, for prelu."""
+    """What is planned element by element, of rows of contiguous elements; channels: slopes there are, for prelu."""
 
     cdef fc_map_plan plan
 
-    def __cinit__(self, name, parameters, _Array x not None, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t channels):
+    def __cinit__(self, name, parameters, added, Step step not None, ptrdiff_t channels=1):
         cdef fc_map_problem p
         cdef fc_options o = _options_for(None, False)
-        p.type = _type_of(x)
-        p.activation = <fc_activation><int>_ACTIVATION[name]
+        p.type = _type_of(step.x)
+        p.activation = <fc_activation><int>_ACTIVATION[name or "identity"]
         p.a, p.b = (tuple(parameters) + (0.0, 0.0))[:2]
-        p.rows, p.row, p.channels = rows, row, channels
+        p.residual = <fc_residual><int>_RESIDUAL[added]
+        p.channels = channels
+        _rows(&p, step, 2 if channels > 1 else 0)
         if fc_map_plan_make(&p, &o, &self.plan) != FC_OK:
             raise ValueError(f"{name}: this machine cannot run that ISA")
         self.work = &self.plan.work
 
 
+cdef int _rows(fc_map_problem *p, Step step, int outer) except -1:
+    """As many last axes as lie in one piece in all arrays are a row, but not the first `outer`; the others are rows."""
+    cdef _Array array
+    cdef ptrdiff_t stride
+    cdef int axis, ndim = step.x.view.ndim, split = ndim
+    cdef list arrays = [held for held in (step.x, step.residual, step.y) if held is not None]
+    cdef list strides = []
+    p.row = p.rows = 1
+    for array in arrays:
+        for axis in range(ndim):
+            if array.view.ndim != ndim or array.view.shape[axis] != step.x.view.shape[axis]:
+                raise SystemError("the arrays are not of one shape")
+    while split > outer and _follow(arrays, split - 1, p.row):
+        split -= 1
+        p.row *= step.x.view.shape[split]
+    for array in arrays:
+        stride = array.view.strides[split - 1] // array.view.itemsize if split > 0 else p.row
+        p.rows = 1
+        for axis in range(split - 1, -1, -1):
+            if not _follow([array], axis, stride * p.rows):
+                raise ValueError("the rows of an array are not evenly spaced")
+            p.rows *= array.view.shape[axis]
+        strides.append(stride)
+    p.x_row, p.y_row = strides[0], strides[-1]
+    p.residual_row = strides[1] if len(strides) == 3 else 0
+    return 0
+
+
+cdef bint _follow(list arrays, int axis, ptrdiff_t stride) except? True:
+    """Whether neighbours along an axis are so many elements apart in all arrays."""
+    cdef _Array array
+    for array in arrays:
+        if array.view.shape[axis] != 1 and array.view.strides[axis] != stride * array.view.itemsize:
+            return False
+    return True
+
+
+def map_step(name, parameters, x, out, residual=None, after=False):
+    """out = act(x), act(x + residual) or, after, act(x) + residual; arrays of one shape.
+
+    They lie in pieces of their last axes, evenly spaced, or it is a ValueError. "identity" copies. out may be x, or a
+    residual that is added before.
+    """
+    cdef Step step = Step(x, out, residual)
+    step.plan = MapPlan(name, parameters, None if residual is None else "last" if after else "first", step)
+    return step
+
+
 def activate(name, parameters, x, out):
-    """out = act(x), C-contiguous arrays of one shape; returns the plan."""
-    cdef _Array held_x = _Array(x), held_y = _Array(out, True)
-    cdef MapPlan plan = MapPlan(name, parameters, held_x, 1, x.size, 1)
-    plan.run(held_x.view.buf, NULL, NULL, NULL, held_y.view.buf, NULL)
-    return plan
+    """Runs `map_step`; returns the plan."""
+    return (<Step>map_step(name, parameters, x, out)).run()
 
 
 def prelu(slopes, x, out):
-    """As `activate`, with a slope for each channel (axis 1) or one for all; returns the plan."""
-    cdef _Array held_x = _Array(x), held_y = _Array(out, True), held_slopes = _Array(slopes)
-    rows = x.shape[0] * x.shape[1] if slopes.size > 1 else 1
-    cdef MapPlan plan = MapPlan("leaky_relu", (), held_x, rows, x.size // rows, slopes.size)
-    plan.run(held_x.view.buf, held_slopes.view.buf, NULL, NULL, held_y.view.buf, NULL)
-    return plan
+    """out = leaky_relu(x) with a slope for each channel (axis 1) or one for all; returns the plan."""
+    cdef Step step = Step(x, out)
+    step.at.w = step.constant(slopes)
+    step.plan = MapPlan("leaky_relu", (), None, step, slopes.size)
+    return step.run()
+
+
+cdef class Program:
+    """Steps that run one after another with no Python between them, on arrays that lie elsewhere each time.
+
+    rooms: contiguous arrays. What of the steps' inputs, residuals and results lies in one of them is looked for, in
+    every run, at the same place of the room that was given instead; all else stays where it is. Any number of threads
+    may run a program at once, on rooms of their own for what it writes.
+    """
+
+    cdef bytearray room  # of the steps
+    cdef _Placed *steps
+    cdef int count
+    cdef size_t leased
+    cdef list kept, sizes, written
+    cdef readonly Py_ssize_t workspace_bytes
+
+    def __cinit__(self, list steps, tuple rooms):
+        cdef list held = [_Array(array) for array in rooms]
+        cdef _Array room
+        if len(held) > MOST_ROOMS:
+            raise ValueError(f"a program has at most {MOST_ROOMS} rooms, got {len(held)}")
+        self.room = bytearray((len(steps) + 1) * sizeof(_Placed))
+        self.steps = <_Placed *><char *>self.room
+        self.sizes, self.written, self.kept = [], [False] * len(held), []
+        for room in held:
+            self.sizes.append(room.view.len)
+        for step in steps:
+            self.place(step, held)
+        self.workspace_bytes = self.leased + FC_ALIGN if self.leased else 0
+
+    cdef int place(self, Step step, list rooms) except -1:
+        cdef _Placed *to = &self.steps[self.count]
+        to.work, to.at = step.plan.work, step.at
+        to.x_room = self.find(step.x, rooms, &to.at.x)
+        to.residual_room = self.find(step.residual, rooms, &to.at.residual)
+        to.y_room = self.find(step.y, rooms, <const void **>&to.at.y)
+        if to.y_room >= 0:
+            self.written[to.y_room] = True
+        self.kept += [step.plan, step.constants]
+        self.leased = max(self.leased, _leased(to.work))
+        self.count += 1
+        return 0
+
+    cdef int find(self, _Array array, list rooms, const void **at) except -2:
+        """The room an array lies in; its place becomes the distance from the room's beginning."""
+        cdef _Array room
+        cdef ptrdiff_t distance
+        cdef int i
+        if array is None:
+            return -1
+        for i in range(len(rooms)):
+            room = rooms[i]
+            distance = <char *>at[0] - <char *>room.view.buf
+            if 0 <= distance < room.view.len:
+                at[0] = <const void *>distance
+                return i
+        self.kept.append(array)
+        return -1
+
+    def run(self, tuple rooms):
+        """Runs all steps, on rooms as those the program was made with, of as many bytes at least."""
+        cdef Py_buffer view[MOST_ROOMS]
+        cdef char *start[MOST_ROOMS]
+        cdef int i, count = len(self.sizes)
+        if len(rooms) != count:
+            raise SystemError(f"a program of {count} rooms was given {len(rooms)}")
+        memset(view, 0, <size_t>count * sizeof(Py_buffer))
+        try:
+            for i in range(count):
+                PyObject_GetBuffer(rooms[i], &view[i], PyBUF_WRITABLE if self.written[i] else PyBUF_SIMPLE)
+                start[i] = <char *>view[i].buf
+                if view[i].len < <Py_ssize_t>self.sizes[i]:
+                    raise SystemError("a program's room is too small")
+            _run_steps(self.steps, self.count, start, self.leased)
+        finally:
+            for i in range(count):
+                PyBuffer_Release(&view[i])
 
 
 cdef struct _Words:
@@ -494,7 +686,7 @@ def again(op, x, w, bias, tuple given, dict prepared=None, residual=None):
     """
     cdef Py_buffer view[5]
     cdef Plan plan
-    cdef const void *weights
+    cdef fc_buffers at
     memset(view, 0, sizeof(view))
     try:
         found = calls.get(_key(op, x, w, bias, given, prepared is not None, residual, view))
@@ -503,10 +695,11 @@ def again(op, x, w, bias, tuple given, dict prepared=None, residual=None):
         plan, shape, dtype, axes = <tuple>found
         out = _memory.empty(shape, dtype)
         PyObject_GetBuffer(out, &view[4], PyBUF_WRITABLE)
-        weights = view[1].buf
+        at.x, at.w, at.bias, at.residual, at.y = view[0].buf, view[1].buf, view[2].buf, view[3].buf, view[4].buf
+        at.indices, at.workspace = NULL, NULL
         if plan.packing is not None:
-            weights = (<ConvPlan>plan).weights(weights, prepared)
-        plan.run(view[0].buf, weights, view[2].buf, view[3].buf, view[4].buf, NULL)
+            at.w = (<ConvPlan>plan).weights(at.w, prepared)
+        _run(plan.work, &at)
         return out if axes is None else out.transpose(axes)
     finally:
         for i in range(5):

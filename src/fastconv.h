@@ -57,7 +57,7 @@ enum { FC_MAX_PARTS = 1024 };
 typedef struct fc_kernels fc_kernels; /* one ISA's inner loops for one element type: kernels/kernels.h */
 typedef struct fc_algo fc_algo;       /* one algorithm: algos/algos.h */
 
-/* Whether act(acc), act(acc + residual) or act(acc) + residual; the residual lies as y does and does not overlap it. */
+/* Whether act(acc), act(acc + residual) or act(acc) + residual. */
 typedef enum { FC_NO_RESIDUAL, FC_RESIDUAL_FIRST, FC_RESIDUAL_LAST } fc_residual;
 
 /* y[n, oc, o] = act(sum over (c, k) of w[oc, c, k] * x[n, g*icg + c, o*stride - pad + k*dilation] + bias[oc]),
@@ -73,7 +73,7 @@ typedef struct fc_conv_problem {
     ptrdiff_t x_stride[FC_AXES], y_stride[FC_AXES], w_stride[FC_AXES];
     fc_activation activation;
     double a, b; /* its parameters */
-    fc_residual residual;
+    fc_residual residual; /* lies as y does and does not overlap it */
 } fc_conv_problem;
 
 typedef enum { FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM } fc_pool_kind;
@@ -92,12 +92,15 @@ typedef struct fc_pool_problem {
     int indices; /* also write the flat position in the image of each maximum, as int64, C-contiguous */
 } fc_pool_problem;
 
-/* y = act(x) over rows of contiguous elements; slopes, where given, is leaky_relu's slope, one a channel. */
+/* y = act(x), act(x + residual) or act(x) + residual over rows of contiguous elements; w, where given, is leaky_relu's
+ * slope, one a channel. y may be x, or a residual that is added first. */
 typedef struct fc_map_problem {
     fc_type type;
     fc_activation activation;
     double a, b;
+    fc_residual residual;
     ptrdiff_t rows, row, channels; /* row r belongs to channel r % channels */
+    ptrdiff_t x_row, residual_row, y_row; /* from row to row */
 } fc_map_problem;
 
 typedef struct fc_options {
