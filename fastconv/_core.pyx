@@ -23,7 +23,8 @@ cdef int default_threads = 0
 cdef int thread_limit = 1 << 30
 
 cdef double INTERVAL = 0.05  # seconds between looks at Python's signals
-cdef enum: MOST_PACKED_PHASES = 64, MOST_ROOMS = 64
+cdef enum: MOST_ROOMS = 64
+MOST_PACKED_PHASES = 64
 
 # Calls that `again` knows, about a kilobyte each; when there are so many all are forgotten.
 cdef enum: MOST_CALLS = 1024, MOST_WORDS = 128, MOST_AXES = 5
@@ -246,7 +247,7 @@ cdef class Plan:
     """A planned problem, which may be run on any arrays that lie as those it was planned for."""
 
     cdef fc_work *work
-    cdef object packing  # what packed weights depend on; None where they are used as they come
+    cdef readonly object packing  # what packed weights depend on; None where they are used as they come
 
     def figures(self):
         """parts, bytes leased as workspace, flops, bytes moved at least."""
@@ -333,9 +334,19 @@ cdef class ConvPlan(Plan):
         if room is None:
             room = _Array(_memory.packed(self.plan.packed_bytes + FC_ALIGN), True)
             with nogil:
+                memset((<_Array>room).view.buf, 0, self.plan.packed_bytes + FC_ALIGN)  # `pack` shows what lies between
                 fc_conv_pack(&self.plan, w, _aligned((<_Array>room).view.buf))
             prepared[self.packing] = room
         return _aligned((<_Array>room).view.buf)
+
+    def pack(self, w, dict prepared):
+        """Sees to it that prepared has the form of w that the plan wants; returns all bytes of its elements."""
+        cdef _Array held_w = _Array(w), room
+        cdef size_t note = FC_ALIGN if self.plan.problem.transposed else 0
+        self.weights(held_w.view.buf, prepared)
+        room = prepared[self.packing]
+        start = <uintptr_t>_aligned(room.view.buf) - <uintptr_t>room.view.buf
+        return (<object>room.view.obj)[start : start + self.plan.packed_bytes - note]
 
     def choices(self):
         """(algorithm, why it cannot or None, why it should not or None), preferred first."""

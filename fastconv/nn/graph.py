@@ -148,11 +148,15 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Recorder:
-    """Runs a network and keeps the graph, also of one that ends in an error."""
+    """Runs a network and keeps the graph, also of one that ends in an error.
+
+    read: the modules one of whose arrays was asked for by name, as layers themselves do not.
+    """
 
     def __init__(self, model: Module) -> None:
         self.model = model
         self.graph = Graph()
+        self.read: set[Module] = set()
         self._names = {module: name for name, module in model.named_modules()}
         self._scope = [""]
 
@@ -162,7 +166,7 @@ class Recorder:
         training = [(module, module.training) for module in self.model.modules()]
         dtypes = [array.dtype for array in self.model.parameters()]
         dtype = dtypes[0] if dtypes else np.dtype(np.float32)
-        with _one_at_a_time, _functions_exchanged(self.model):
+        with _one_at_a_time, _functions_exchanged(self):
             try:
                 self.model.eval()
                 traced = [self._input(np.zeros(shape, dtype)) for shape in shapes]
@@ -292,11 +296,11 @@ def kind_of(layer: Module) -> str:
 
 
 @contextlib.contextmanager
-def _functions_exchanged(model: Module) -> Iterator[None]:
+def _functions_exchanged(recorder: Recorder) -> Iterator[None]:
     """Module.__call__ and the functions are exchanged for recording ones, wherever the model has them."""
     recording = {id(getattr(functional, op)): _recording(op) for op in functional.__all__}
     spaces = [vars(functional), vars(sys.modules[functional.__package__])]
-    forwards = (type(module).forward for module in model.modules())
+    forwards = (type(module).forward for module in recorder.model.modules())
     spaces += [getattr(forward, "__globals__", {}) for forward in forwards]
     changes = {
         (id(space), name): (space, name, value)
@@ -304,16 +308,26 @@ def _functions_exchanged(model: Module) -> Iterator[None]:
         for name, value in space.items()
         if id(value) in recording
     }
-    call = Module.__call__
+    call, read = Module.__call__, Module.__getattr__
     try:
-        Module.__call__ = _recording_call
+        Module.__call__, Module.__getattr__ = _recording_call, _noting(read, recorder)
         for space, name, value in changes.values():
             space[name] = recording[id(value)]
         yield
     finally:
-        Module.__call__ = call
+        Module.__call__, Module.__getattr__ = call, read
         for space, name, value in changes.values():
             space[name] = value
+
+
+def _noting(read: Callable, recorder: Recorder) -> Callable:
+    def noting(self: Module, name: str) -> Any:
+        value = read(self, name)
+        if isinstance(value, np.ndarray):
+            recorder.read.add(self)
+        return value
+
+    return noting
 
 
 def _recorder_among(args: tuple, kwargs: dict) -> Recorder | None:

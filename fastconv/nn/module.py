@@ -368,6 +368,20 @@ class Module:
         print(summary)
         return summary
 
+    def prepare(self, *input_shapes: tuple[int, ...], fold: bool = True) -> Any:
+        """The network made ready to run on inputs of these shapes, one for each argument of `forward`.
+
+        A `fastconv.nn.prepare.Prepared`: called as the model is, it gives the results of `eval()`,
+        faster, from many threads if need be; it has weights of its own and does not see what becomes
+        of the model's. A shape may lack the batch. `fold=False`: with batch normalisation as steps of
+        their own, so that all bits are the model's; otherwise it becomes part of the weights.
+        """
+        from fastconv.nn.prepare import Prepared
+        from fastconv.nn.receptive import shapes_to_try
+
+        shapes = [shape for given in input_shapes for shape in shapes_to_try(self, given)]
+        return Prepared(self, *shapes, fold=fold)
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         state.pop("_prepared", None)

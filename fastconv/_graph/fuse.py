@@ -1,0 +1,66 @@
+"""Activations and sums become part of the step before them; the bits are those of separate steps."""
+
+from __future__ import annotations
+
+from fastconv._graph.op import Op, Ops
+
+_WITH_ACTIVATION = ("conv", "linear", "scale", "add")
+_WITH_RESIDUAL = ("conv",)
+
+
+def fuse(ops: Ops) -> None:
+    """Sums first, so that an activation after one joins it."""
+    _shuffles(ops)
+    _sums(ops)
+    _activations(ops)
+
+
+def _shuffles(ops: Ops) -> None:
+    """A shuffle of a stack is a stack whose inputs alternate, if these are the shuffle's groups."""
+    alone = ops.alone()
+    for op in ops.steps:
+        stack = op.inputs[0] if op.kind == "shuffle" else None
+        if stack is None or stack.kind != "concat" or not alone(stack, op):
+            continue
+        sizes = {source.shape[1] for source in stack.inputs}
+        groups = op.settings["groups"]
+        if stack.settings["axis"] == 1 and len(stack.inputs) == groups and len(sizes) == 1:
+            _take_over(op, stack, stack.inputs, step=groups)
+    ops.drop_unused()
+
+
+def _sums(ops: Ops) -> None:
+    """conv(x) + y is one step: of two convolutions, the one that comes last."""
+    alone = ops.alone()
+    place = {op: i for i, op in enumerate(ops.steps)}
+    for op in ops.steps:
+        if op.kind != "add":
+            continue
+        for last, other in _ordered(op.inputs, place):
+            if last.kind in _WITH_RESIDUAL and len(last.inputs) == 1 and alone(last, op):
+                _take_over(op, last, [last.inputs[0], other], residual=True)
+                break
+    ops.drop_unused()
+
+
+def _ordered(pair: list[Op], place: dict[Op, int]) -> list[tuple[Op, Op]]:
+    first, last = sorted(pair, key=place.__getitem__)
+    return [(last, first), (first, last)]
+
+
+def _activations(ops: Ops) -> None:
+    alone = ops.alone()
+    for op in ops.steps:
+        before = op.inputs[0] if op.kind == "activation" else None
+        if before is None or before.kind not in _WITH_ACTIVATION or not alone(before, op):
+            continue
+        if before.settings.get("activation") is None:
+            _take_over(op, before, before.inputs, activation=op.settings["activation"])
+    ops.drop_unused()
+
+
+def _take_over(op: Op, before: Op, inputs: list[Op], **settings: object) -> None:
+    """`op` becomes the step before it with more to do, in the place where op stands."""
+    fused = (*before.settings.get("fused", ()), op.settings.get("op", op.kind))
+    op.kind, op.name, op.arrays, op.inputs = before.kind, before.name, before.arrays, inputs
+    op.settings = {**before.settings, "fused": fused, **settings}
