@@ -67,3 +67,10 @@ def test_photo_filters_notice_a_wrong_pixel(photo_filters):
     y[0, 3, 7, 7] += 1e-3
     with pytest.raises(SystemExit, match="times the bound"):
         photo_filters["check_filtered"]("filters", x, weights, 1, y)
+
+
+def test_a_prepared_network_shows_its_steps(capsys):
+    main = runpy.run_path(str(ROOT / "examples" / "prepared_network.py"))["main"]
+    main(["shufflenet_v2", "--size", "64"])
+    said = capsys.readouterr().out
+    assert "56 batch_norm folded" in said and "as built" in said and "(2, 1000)" in said

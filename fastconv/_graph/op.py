@@ -53,10 +53,16 @@ class Op:
 
 
 class Ops:
-    """The steps of a network in an order that runs; inputs and outputs are among them."""
+    """The steps of a network in an order that runs; inputs and outputs are among them.
 
-    def __init__(self, steps: list[Op], inputs: list[Op], outputs: list[Op]) -> None:
+    structure: whatever who made them needs to return the outputs as the network would.
+    """
+
+    def __init__(
+        self, steps: list[Op], inputs: list[Op], outputs: list[Op], structure: Any = None
+    ) -> None:
         self.steps, self.inputs, self.outputs = steps, inputs, outputs
+        self.structure = structure
         self.drop_unused()
 
     def users(self) -> dict[Op, list[Op]]:

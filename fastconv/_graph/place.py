@@ -2,13 +2,14 @@
 
 The inputs of a stack (concat) are computed where the stack has them, an activation or a sum
 overwrites an input that nobody else reads, and reshapes and slices are views. Where that cannot be,
-there is a copy. Blocks are drawn up as arrays that are never touched: NumPy's own slicing and
-reshaping then says where everything lies.
+there is a copy. Blocks are drawn up as arrays that are never touched, all on the same memory: NumPy's
+own slicing and reshaping then says where everything lies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,8 @@ class Layout:
         self._blocks: dict[Op, np.ndarray] = {}
         self._claims: dict[Op, tuple[Op, Callable[[np.ndarray], np.ndarray]]] = {}
         self._computed_in_place: set[tuple[Op, int]] = set()  # stacks, and which of their inputs
+        sizes = [prod(op.shape) * op.dtype.itemsize for op in ops.steps if op.shape is not None]
+        self._room = np.empty(max(sizes), np.uint8)
         users = ops.users()
         for op in reversed(ops.steps):
             if op.kind != "view" and op.shape is not None:
@@ -76,7 +79,7 @@ class Layout:
             owner, part = self._claims[op]
             self.sketch[op], self.roots[op] = part(self.sketch[owner]), self.roots[owner]
         else:
-            self.sketch[op] = self._blocks[op] = np.empty(op.shape, op.dtype)
+            self.sketch[op] = self._blocks[op] = np.ndarray(op.shape, op.dtype, self._room)
             self.roots[op] = op
 
     def _claim_inputs(self, op: Op, users: dict[Op, list[Op]]) -> None:

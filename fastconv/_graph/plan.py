@@ -25,8 +25,8 @@ class Step(NamedTuple):
 class Plan:
     """What runs for inputs of given shapes, under the settings in force when it was made.
 
-    rooms: the arena, the inputs, the outputs; only the first of them is ours. nbytes: of the arena; live:
-    of the results that are needed in it at the same time, at most.
+    rooms: the arena, the inputs, the outputs; only the first of them is ours. free: arenas that no call
+    works on. nbytes: of an arena; live: of the results that are needed in it at the same time, at most.
     """
 
     def __init__(self, ops: Ops, weights: Callable[[Op], Weights]) -> None:
@@ -44,7 +44,7 @@ class Plan:
         rooms = [_arena(self.nbytes), *(np.empty(op.shape, op.dtype) for op in outer)]
         self.steps = [self._step(op, rooms, weights) for op in self._that_take_time()]
         self._parts = self._programs(rooms)
-        self.free: list[np.ndarray] = []
+        self.free = [rooms[0]]
         for op in ops.steps:
             op.arrays.pop("weight", None)
         del self._layout, self._rooms

@@ -1,13 +1,10 @@
-"""A prepared network: its weights, and a plan for each of the shapes that came last."""
+"""A prepared network: its weights, and plans for the shapes that came."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fastconv import _core
 from fastconv._graph.fold import fold as fold_norms
@@ -16,7 +13,7 @@ from fastconv._graph.op import Op, Ops
 from fastconv._graph.plan import Plan
 from fastconv._graph.weights import Weights
 
-#: Plans kept, for the shapes and settings that were used last.
+#: Plans kept; the one that was made first is let go for a new one.
 PLANS = 8
 
 
@@ -44,19 +41,22 @@ class Network:
     def __init__(self, source: Callable[..., Ops], *, fold: bool = True) -> None:
         self._source, self._fold = source, fold
         self._weights: dict[tuple[str, ...], Weights] = {}
-        self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self._plans: dict[Any, Plan] = {}
         self._lock = Lock()
 
     def plan(self, *shapes: tuple[int, ...]) -> Plan:
         """The plan for inputs of these shapes under the settings in force, made if need be."""
         key = shapes, _core.options.get(), _core.in_force()
+        plan = self._plans.get(key)
+        if plan is not None:
+            return plan
         with self._lock:
             plan = self._plans.get(key)
             if plan is None:
-                plan = self._plans[key] = self._new_plan(shapes)
-                if len(self._plans) > PLANS:
-                    self._plans.popitem(last=False)
-            self._plans.move_to_end(key)
+                plan = self._new_plan(shapes)
+                if len(self._plans) == PLANS:
+                    del self._plans[next(iter(self._plans))]
+                self._plans[key] = plan
             return plan
 
     def _new_plan(self, shapes: tuple[tuple[int, ...], ...]) -> Plan:
@@ -74,9 +74,6 @@ class Network:
         if key not in self._weights:
             self._weights[key] = Weights(op.arrays["weight"])
         return self._weights[key]
-
-    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        return self.plan(*(array.shape for array in arrays)).run(arrays)
 
     @property
     def memory(self) -> Memory:

@@ -66,7 +66,7 @@ def _counts(plan: Plan) -> dict[str, int]:
         counts["batch_norm folded"] += len(op.settings.get("folded", ()))
         for name in op.settings.get("fused", ()):
             counts[f"{name} fused"] += 1
-        counts["views"] += op.kind == "view"
+        counts["as views"] += op.kind == "view"
         counts["stacks in place"] += op.kind == "concat"
     for step in plan.steps:
         counts["stacks in place"] -= step.op.kind == "concat"

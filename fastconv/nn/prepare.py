@@ -26,7 +26,7 @@ class Prepared:
     it keeps the weights, packed, and does not see what becomes of the model, which may be deleted.
     Any number of threads may call it at once, each call works on memory of its own, and what it
     returns belongs to the caller. The first call with other shapes, or other settings of
-    `fastconv.using`, plans anew, which takes as long as a call of the model; the last 8 plans are kept.
+    `fastconv.using`, plans anew, which takes as long as a call of the model; the last 8 plans made are kept.
 
     The results are bit for bit the model's, but where batch normalisation was folded into weights
     (`fold=False` leaves it): computed in float64 and rounded once, they are as near to the exact ones.
@@ -47,7 +47,8 @@ class Prepared:
             expected = f"{len(self._shapes)} input" + "s" * (len(self._shapes) != 1)
             raise TypeError(f"{self.name}: prepared for {expected}, got {len(inputs)}")
         arrays = [_input_array(self.name, x, self._dtype) for x in inputs]
-        return _restored(self._source.outputs, iter(self._network(*arrays)))
+        plan = self._network.plan(*(array.shape for array in arrays))
+        return _restored(plan.ops.structure, iter(plan.run(arrays)))
 
     @property
     def memory(self) -> Memory:
@@ -89,15 +90,13 @@ class Source:
     def __init__(self, model: Module) -> None:
         self._model = twin(model)
         self._layers: dict[Module, bool] = {}
-        self.outputs: Any = None
 
     def __call__(self, *shapes: tuple[int, ...]) -> Ops:
         recorder = Recorder(self._model)
         graph = recorder.run(*shapes)
-        self.outputs = graph.outputs
         ops = {}
         for node in graph.nodes:
-            if node.kind in ("identity", "dropout") and len(node.inputs) == 1:
+            if _does_nothing(node):
                 ops[node] = ops[node.inputs[0]]
                 continue
             op = ops[node] = _op(node, [ops[source] for source in node.inputs])
@@ -106,8 +105,8 @@ class Source:
                 self._layers[node.layer] = packed and self._layers.get(node.layer, True)
         outputs: list[Node] = []
         _each(outputs.append, Node, graph.outputs)
-        inputs = [ops[node] for node in graph.inputs]
-        return Ops(list(dict.fromkeys(ops.values())), inputs, [ops[node] for node in outputs])
+        steps, inputs = list(dict.fromkeys(ops.values())), [ops[node] for node in graph.inputs]
+        return Ops(steps, inputs, [ops[node] for node in outputs], graph.outputs)
 
     def forget_weights(self) -> None:
         for layer, packed in self._layers.items():
@@ -119,7 +118,7 @@ class Source:
 
 
 def twin(module: Module, known: dict[Module, Module] | None = None) -> Module:
-    """A copy of the tree of modules that shares all arrays, and whose layers pack nothing."""
+    """A copy of the tree of modules in `eval()` mode that shares all arrays and packs none."""
     known = {} if known is None else known
     if module not in known:
         copy = known[module] = object.__new__(type(module))
@@ -129,9 +128,16 @@ def twin(module: Module, known: dict[Module, Module] | None = None) -> Module:
         copy.__dict__["_modules"] = {
             name: child and twin(child, known) for name, child in module._modules.items()
         }
-        weight = module._parameters.get("weight")
-        copy.__dict__["_prepared"] = (weight, None)
+        copy.__dict__["_prepared"] = (module._parameters.get("weight"), None)
+        copy.__dict__["training"] = False
     return known[module]
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether it gives what it takes: an identity, or dropout other than a function in training."""
+    alone = len(node.inputs) == 1
+    dropout = node.kind == "dropout" and (node.layer is not None or not node.setting("training"))
+    return alone and (node.kind == "identity" or dropout)
 
 
 def _op(node: Node, inputs: list[Op]) -> Op:
