@@ -74,3 +74,30 @@ def test_a_prepared_network_shows_its_steps(capsys):
     main(["shufflenet_v2", "--size", "64"])
     said = capsys.readouterr().out
     assert "56 batch_norm folded" in said and "as built" in said and "(2, 1000)" in said
+
+
+@pytest.fixture(scope="module")
+def receptive_fields():
+    pytest.importorskip("skimage")
+    return runpy.run_path(str(ROOT / "examples" / "receptive_fields.py"))
+
+
+def test_receptive_fields_are_checked_and_drawn(receptive_fields, tmp_path, capsys):
+    path = tmp_path / "sheet.png"
+    receptive_fields["main"](["lenet5", "--photo", "chelsea", "--out", str(path)])
+    said = capsys.readouterr().out
+    assert "sees  16, stride  4" in said and "checked with a NaN" in said
+    assert re.search(r"ten 3x3 +sees 21, nine tenths of the weight lie within 11", said)
+    from PIL import Image
+
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (757, 882, 3) and len(np.unique(pixels)) > 200
+
+
+def test_receptive_fields_notice_a_wrong_prediction(receptive_fields):
+    net, shape = fastconv.models.lenet5(), (1, 1, 28, 28)
+    fields = dict(fastconv.receptive_field(net, shape).layers)
+    fields["features.1"] = fastconv.receptive_field(fastconv.nn.Conv2d(1, 1, 3, padding=1), shape)
+    with pytest.raises(SystemExit, match=r"features.1: a NaN"):
+        receptive_fields["check_with_nans"](net, fields, shape, 3)
