@@ -53,7 +53,9 @@ def check_with_nans(net: nn.Module, fields: dict, shape: tuple[int, ...], pixels
             predicted = fields[f"features.{name}"].outputs(pixel)
             if not np.array_equal(np.isnan(x[0]).any(axis=0), predicted):
                 raise SystemExit(f"features.{name}: a NaN at {pixel} marks other outputs")
-    print(f"checked with a NaN at {pixels} pixels: each marks the outputs that see it, and no other")
+    print(
+        f"checked with a NaN at {pixels} pixels: each marks the outputs that see it, and no other"
+    )
 
 
 def stack(dilations: list[int]) -> nn.Module:

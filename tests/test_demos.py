@@ -225,7 +225,7 @@ def test_hed_is_what_pytorch_makes_of_it():
 def test_edges_lie_where_the_picture_changes():
     square = np.full((3, 96, 96), 0.2, np.float32)
     square[:, 32:64, 32:64] = 0.9
-    maps = edges.load()(edges.prepared(square))
+    maps = edges.load()(edges.network_input(square))
     assert maps.shape == (1, 6, 96, 96)
     fused = fastconv.sigmoid(maps)[0, -1]
     border = [fused[31:33, 40:56], fused[63:65, 40:56], fused[40:56, 31:33], fused[40:56, 63:65]]
@@ -255,6 +255,27 @@ def test_a_file_of_other_weights_is_no_hed(tmp_path):
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(OSError):
         _hed.load(path)
+
+
+# prepared ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        pytest.param(digits.lenet5, id="lenet5"),
+        pytest.param(lambda: upscale.load("photo"), marks=with_waifu2x, id="photo"),
+        pytest.param(lambda: upscale.load("cunet"), marks=with_waifu2x, id="cunet"),
+        pytest.param(_hed.HED, id="hed"),
+    ],
+)
+def test_prepared_networks_have_the_bits_of_the_others(load):
+    net = load()
+    channels = next(net.parameters()).shape[1]
+    x = np.random.default_rng(6).random((2, channels, *getattr(net, "image_size", (44, 52))))
+    x = x.astype(np.float32)
+    ready = net.prepare(x.shape)
+    assert_same_bits(ready(x), net(x))
 
 
 # pictures ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import fastconv
 from fastconv import models, nn
 from fastconv.demos._mnist import Digits, read_digits, split
 from fastconv.demos._pictures import Sheet, add_output, signed
-from fastconv.demos._run import introduce, timed
+from fastconv.demos._run import prepared, timed
 
 WEIGHTS = Path(__file__).with_name("digits.npz")
 # Of the sheets, in pixels: maps are ZOOMS[width] as large, those of a layer share STRIP.
@@ -56,8 +56,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     net = lenet5()
     _, digits = split(read_digits())
-    work = introduce("LeNet-5 (ReLU)", net, digits.images.shape)
-    scores = timed(f"{len(digits.labels):,} digits", work, lambda: net(digits.images))
+    ready = prepared("LeNet-5 (ReLU)", net, digits.images.shape)
+    what = f"{len(digits.labels)} digits"
+    scores = timed(what, ready.multiply_adds, lambda: ready.run(digits.images))
     read = scores.argmax(1)
     wrong = np.flatnonzero(read != digits.labels)
     right = len(read) - len(wrong)

