@@ -370,6 +370,14 @@ conv2d c33-131 i1 k1 n7
 conv1d c21-66 i4 k3 p1 n3                       # images of a batch in one region
 conv2d c64-5 i3x2 k2 p1 last                    # pixels a power of two apart
 conv2d c8-40 g2 i5x6 k3 s2 p1 last n2
+conv2d c16-3 i4x5 k3 p1                         # a chain that leaves out its padding
+conv2d c15-4 i5x3 k3x4 p2 s2 nobias
+conv2d c33-2 i3 k2 p2                           # windows all of padding
+conv2d c130-3 i2x3 k1 p1
+conv2d c15-3 i4 k3 d3 p3 last
+conv2d c16-2 i20 k3 p1
+conv1d c17-3 i9 k9 p8 n2
+conv3d c7-2 i2x3x3 k3 p1 n2
 conv2d c65-33 i7x7 k1
 conv2d c3-130 i5x7 k1
 conv2d c19-77 i13x17 k1                         # whole tiles run as one; the first rows pack

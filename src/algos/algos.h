@@ -137,6 +137,19 @@ const void *fc_bias_row(const fc_conv_plan *, const fc_buffers *, ptrdiff_t grou
 /* offset in y of one output of a phase, flat over batch, depth, height, width */
 ptrdiff_t fc_y_offset(const fc_conv_plan *, const fc_phase *, ptrdiff_t column);
 
+/* A tile of pixels: the order's from `first` on, which meet no more than the taps from tap to end inside the image. */
+typedef struct fc_pixel_tile {
+    int first, pixels;
+    int tap[FC_SPATIAL], end[FC_SPATIAL];
+} fc_pixel_tile;
+enum { FC_REGION_PIXELS = 256 }; /* of such a region at most */
+/* Cuts a region, n outputs from `output` on along batch, depth, height, width, into tiles; order: of its pixels, each counted
+ * as it lies in the region. Returns the number of tiles. */
+int fc_border_tiles(const fc_conv_plan *, const ptrdiff_t output[1 + FC_SPATIAL], const ptrdiff_t n[1 + FC_SPATIAL],
+                    int *order, fc_pixel_tile *tiles);
+/* The share of a convolution's products that are not with padding. */
+double fc_border_share(const fc_conv_plan *);
+
 /* A zero-padded copy of the part of an image that a block of outputs reads: rows of outputs jh0 .. jh0+rows, columns
  * jw0 .. jw0+columns of depth jd. Memory: [channel][tap depth][strip row][set][pitch]. A set holds the columns of one
  * residue modulo the stride, so that every tap is unit stride; where taps lie further apart than outputs a set (or a
@@ -147,7 +160,7 @@ typedef struct fc_strip {
     ptrdiff_t sets, pitch;
     int set_per_tap, row_per_tap;
     ptrdiff_t plane, channel; /* elements */
-    ptrdiff_t copies;         /* how many copies of rows fill it; all else is padding */
+    ptrdiff_t copies; /* how many copies of rows fill it; all else is padding */
 } fc_strip;
 void fc_strip_plan(const fc_conv_plan *, const fc_phase *, fc_strip *);
 ptrdiff_t fc_strip_tap(const fc_phase *, const fc_strip *, ptrdiff_t td, ptrdiff_t th, ptrdiff_t tw);

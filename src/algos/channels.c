@@ -11,9 +11,9 @@
 
 enum {
     BOX_BYTES = 384 << 10,  /* of a box, in L2 beside a block of weights */
-    REGION_PIXELS = 256,    /* of an item at most: what packing a block of weights is repaid by */
     CHAIN_STEPS = 42, /* of a panel at a time for each pixel of a tile: 64 KB, in L2; of 3 pixels 16 KB, in L1 */
-    TAP_BYTES = 512 << 10, /* of the table of tap offsets */
+    TAP_BYTES = 1 << 20,   /* of the table of tap offsets */
+    BORDER_CHAIN = 128,     /* steps of a chain from which on tiles that leave out padding repay their cutting */
     NEAR_BYTES = 1 << 20,   /* of weights that the next region finds in L2 */
     PIXEL_AXES = 4 /* batch, depth, height, width */
 };
@@ -59,6 +59,9 @@ static int padded(const fc_conv_problem *q)
 /* Whether outputs of one pixel lie side by side in y. */
 static int in_y(const fc_conv_plan *p) { return p->problem.y_stride[FC_C] == 1 || p->ocg == 1; }
 
+/* Whether products with padding are left out, as border.c tells, where the weights are finite. */
+static int leaves_out(const fc_conv_plan *p) { return padded(&p->problem) && chain_of(p) >= BORDER_CHAIN; }
+
 /* Few pixels whose inputs, and so weights, lie in the order of the chain: packing would cost more than the sums. */
 static int in_rows(const fc_conv_plan *p)
 {
@@ -92,7 +95,7 @@ static int fits(const fc_conv_plan *p, const ptrdiff_t n[PIXEL_AXES], ptrdiff_t 
 {
     const ptrdiff_t pixels = n[0] * n[1] * n[2] * n[3], vectors = fc_min(vectors_of(p), FC_CHANNEL_VECTORS);
     const double outputs = (double)(pixels * vectors * p->work.kernels->lanes);
-    if (pixels > REGION_PIXELS || outputs * (double)chain_of(p) > FC_ITEM_WORK) return 0;
+    if (pixels > FC_REGION_PIXELS || outputs * (double)chain_of(p) > FC_ITEM_WORK) return 0;
     if (!padded(&p->problem)) return 1;
     const view box = box_of(p, n);
     return elements_of(&box) * (ptrdiff_t)p->work.kernels->size <= box_bytes;
@@ -119,7 +122,7 @@ static const char *cannot(const fc_conv_plan *p)
 {
     const ptrdiff_t size = (ptrdiff_t)p->work.kernels->size, most = (ptrdiff_t)FC_WORKSPACE_LIMIT / 4;
     if (p->problem.transposed) return "the convolution is transposed";
-    if (taps_of(p) > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
+    if (taps_of(p) > TAP_BYTES / (ptrdiff_t)sizeof(fc_tap))
         return "the kernel has too many taps for the table of their offsets";
     if (taps_of(p) * width_of(p) * size > most) return "the weights of one channel do not fit the workspace";
     const ptrdiff_t one[PIXEL_AXES] = { 1, 1, 1, 1 };
@@ -134,17 +137,24 @@ static size_t packed_bytes(const fc_conv_plan *p)
     return (size_t)(p->problem.groups * vectors_of(p) * p->work.kernels->lanes * chain_of(p)) * p->work.kernels->size;
 }
 
+/* Behind packed weights: whether all are finite. They are looked at once. */
+static int *note_of(const fc_conv_plan *p, const void *packed)
+{
+    return (int *)(void *)((char *)(uintptr_t)packed + packed_bytes(p));
+}
+
 /* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
 static double channels_cost(const fc_conv_plan *p)
 {
     /* a vector of weights packed, or transposed and used, or fetched from beyond L2; a vector of sums transposed */
     const double PACK = 4, ROWS = 3, FETCH = 3, STORE = 4;
-    const double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
+    double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
     const double idle = (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
     ptrdiff_t n[PIXEL_AXES];
     shape_region(p, n);
     double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
     if (packed_bytes(p) > NEAR_BYTES) weights += FETCH;
+    if (leaves_out(p)) loads *= fc_border_share(p);
     return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
 }
 
@@ -173,7 +183,7 @@ static const char *should_not(const fc_conv_plan *p)
 
 /* What the workspace holds, in order. */
 typedef struct rooms {
-    size_t taps, pixels, weights, sums, box, all;
+    size_t taps, pixels, order, tiles, weights, sums, box, all;
 } rooms;
 
 static rooms rooms_of(const fc_conv_plan *p)
@@ -181,13 +191,16 @@ static rooms rooms_of(const fc_conv_plan *p)
     const size_t size = p->work.kernels->size, width = (size_t)width_of(p);
     const ptrdiff_t *n = p->region, taps = taps_of(p), pixels = n[0] * n[1] * n[2] * n[3];
     const view box = box_of(p, n);
-    const size_t bytes[] = { (size_t)taps * sizeof(ptrdiff_t), (size_t)pixels * sizeof(pixel),
+    const size_t bytes[] = { (size_t)taps * sizeof(fc_tap),
+                             (size_t)pixels * sizeof(pixel),
+                             (size_t)pixels * sizeof(int),
+                             (size_t)pixels * sizeof(fc_pixel_tile),
                              p->packed || in_rows(p) ? 0 : (size_t)(p->k_block * taps) * width * size,
                              in_y(p) ? 0 : (size_t)pixels * width * size,
                              padded(&p->problem) ? (size_t)elements_of(&box) * size : 0 };
-    size_t at[6] = { 0 };
-    for (int i = 0; i < 5; i++) at[i + 1] = at[i] + (size_t)fc_round_up((ptrdiff_t)bytes[i], FC_ALIGN);
-    return (rooms){ at[0], at[1], at[2], at[3], at[4], at[5] };
+    size_t at[8] = { 0 };
+    for (int i = 0; i < 7; i++) at[i + 1] = at[i] + (size_t)fc_round_up((ptrdiff_t)bytes[i], FC_ALIGN);
+    return (rooms){ at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7] };
 }
 
 static ptrdiff_t regions_of(const fc_conv_plan *p)
@@ -212,7 +225,7 @@ static void book(fc_conv_plan *p)
         p->row_blocks = blocks;
     }
     p->work.items = others * p->row_blocks;
-    p->packed_bytes = packed_bytes(p);
+    p->packed_bytes = packed_bytes(p) + FC_ALIGN;
     p->work.workspace_bytes = rooms_of(p).all;
 }
 
@@ -260,6 +273,8 @@ static void pack(const fc_conv_plan *p, const void *w, void *packed)
         for (ptrdiff_t panel = 0; panel < panels; panel++)
             pack_block(p, w, group, panel * FC_CHANNEL_VECTORS, panel_width(p, panel) / lanes, 0, p->icg,
                        fc_to(p, packed, panel_offset(p, group, panel)), panel_width(p, panel));
+    const ptrdiff_t elements = (ptrdiff_t)packed_bytes(p) / (ptrdiff_t)p->work.kernels->size;
+    *note_of(p, packed) = p->work.kernels->all_finite(packed, elements, 1);
 }
 
 static region region_of(const fc_conv_plan *p, ptrdiff_t index)
@@ -290,13 +305,29 @@ static void list_pixels(const fc_conv_plan *p, const region *r, const view *v, p
             }
 }
 
-static void list_taps(const fc_conv_plan *p, const view *v, ptrdiff_t *to)
+/* The taps of a tile, of a panel width elements wide; returns how many they are. */
+static ptrdiff_t list_taps(const fc_conv_plan *p, const view *v, const fc_pixel_tile *t, ptrdiff_t width, fc_tap *to)
 {
     const ptrdiff_t *k = p->problem.kernel, *dilation = p->problem.dilation, *x = v->stride;
-    for (ptrdiff_t d = 0; d < k[0]; d++)
-        for (ptrdiff_t h = 0; h < k[1]; h++)
-            for (ptrdiff_t w = 0; w < k[2]; w++)
-                *to++ = d * dilation[0] * x[FC_D] + h * dilation[1] * x[FC_H] + w * dilation[2] * x[FC_W];
+    const fc_tap *begin = to;
+    for (ptrdiff_t d = t->tap[0]; d < t->end[0]; d++)
+        for (ptrdiff_t h = t->tap[1]; h < t->end[1]; h++)
+            for (ptrdiff_t w = t->tap[2]; w < t->end[2]; w++)
+                *to++ = (fc_tap){ d * dilation[0] * x[FC_D] + h * dilation[1] * x[FC_H] + w * dilation[2] * x[FC_W],
+                                  ((d * k[1] + h) * k[2] + w) * width };
+    return to - begin;
+}
+
+/* Tiles of all taps, nearly equal, in the order of the outputs. */
+static ptrdiff_t share_tiles(const fc_conv_plan *p, ptrdiff_t pixels, int *order, fc_pixel_tile *to)
+{
+    const ptrdiff_t *k = p->problem.kernel, tiles = fc_ceil_div(pixels, p->work.kernels->pixels);
+    for (ptrdiff_t i = 0; i < pixels; i++) order[i] = (int)i;
+    for (ptrdiff_t i = 0; i < tiles; i++) {
+        const ptrdiff_t first = fc_share(pixels, i, tiles), end = fc_share(pixels, i + 1, tiles);
+        to[i] = (fc_pixel_tile){ (int)first, (int)(end - first), { 0 }, { (int)k[0], (int)k[1], (int)k[2] } };
+    }
+    return tiles;
 }
 
 /* The part of an axis of a box that lies inside the image: box elements first to end; from: the image's at first. */
@@ -342,11 +373,13 @@ static void fill_box(const fc_conv_plan *p, const region *r, const view *box, co
 /* What an item works on. */
 typedef struct job {
     const fc_buffers *b;
-    ptrdiff_t group, pixels;
+    ptrdiff_t group, pixels, tiles;
     const pixel *at;
-    const ptrdiff_t *tap;
+    const int *order;
+    const fc_pixel_tile *tile;
+    fc_tap *tap; /* room for them */
     const void *x; /* the group's first channel at the view's beginning */
-    ptrdiff_t x_step;
+    const view *v; /* what x is */
     void *weights, *sums;
     void *y; /* the first pixel of the panel's first output channel */
 } job;
@@ -364,15 +397,37 @@ static void store_transposed(const fc_conv_plan *p, const job *j, ptrdiff_t widt
     }
 }
 
-/* Where the sums of some pixels go: y, or the block of sums, width elements a pixel. */
-static void place_pixels(const fc_conv_plan *p, const job *j, ptrdiff_t first, ptrdiff_t end, ptrdiff_t width,
+/* Where the pixels of a tile read, and where their sums go: y, or the block of sums, width elements a pixel. */
+static void place_pixels(const fc_conv_plan *p, const job *j, const fc_pixel_tile *tile, ptrdiff_t width,
                          fc_channel_tile *t)
 {
-    t->pixels = (int)(end - first);
+    t->pixels = tile->pixels;
     for (int i = 0; i < t->pixels; i++) {
-        const pixel *at = j->at + first + i;
-        t->x[i] = fc_at(p, j->x, at->x);
-        t->y[i] = in_y(p) ? fc_to(p, j->y, at->y) : fc_to(p, j->sums, (first + i) * width);
+        const int pixel = j->order[tile->first + i];
+        t->x[i] = fc_at(p, j->x, j->at[pixel].x);
+        t->y[i] = in_y(p) ? fc_to(p, j->y, j->at[pixel].y) : fc_to(p, j->sums, pixel * width);
+    }
+}
+
+/* A block of the chain for all pixels. Products with padding are left out if the weights are finite. */
+static void run_tiles(const fc_conv_plan *p, const job *j, ptrdiff_t width, int finite, fc_channel_tile *t)
+{
+    const ptrdiff_t *k = p->problem.kernel;
+    const int linear = taps_of(p) == 1;
+    const fc_pixel_tile *listed = NULL;
+    const char *next = (const char *)t->w + t->channels * t->w_step * (ptrdiff_t)p->work.kernels->size;
+    const char *next_end = p->packed ? next + t->channels * t->w_step * (ptrdiff_t)p->work.kernels->size : next;
+    for (ptrdiff_t i = 0; i < j->tiles; i++) {
+        fc_pixel_tile tile = j->tile[i];
+        for (int axis = 0; axis < FC_SPATIAL && !finite; axis++) tile.tap[axis] = 0, tile.end[axis] = (int)k[axis];
+        if (!listed || memcmp(listed->tap, tile.tap, sizeof tile.tap) || memcmp(listed->end, tile.end, sizeof tile.end))
+            t->taps = list_taps(p, j->v, &tile, width, j->tap);
+        listed = &j->tile[i];
+        t->tap = linear && t->taps == 1 ? NULL : j->tap;
+        t->ahead = next < next_end ? next : NULL;
+        next += t->channels * t->taps * FC_ALIGN;
+        place_pixels(p, j, &tile, width, t);
+        p->work.kernels->channel_tile(t);
     }
 }
 
@@ -380,26 +435,25 @@ static void place_pixels(const fc_conv_plan *p, const job *j, ptrdiff_t first, p
 static void run_blocks(const fc_conv_plan *p, const job *item, ptrdiff_t vector, ptrdiff_t width, fc_channel_tile *t)
 {
     const fc_kernels *k = p->work.kernels;
-    const ptrdiff_t taps = taps_of(p), tiles = fc_ceil_div(item->pixels, k->pixels);
-    const ptrdiff_t panel = vector / FC_CHANNEL_VECTORS, within = vector % FC_CHANNEL_VECTORS * k->lanes;
+    const ptrdiff_t taps = taps_of(p), panel = vector / FC_CHANNEL_VECTORS;
+    const ptrdiff_t within = vector % FC_CHANNEL_VECTORS * k->lanes;
     job block = *item;
-    t->w_step = width;
+    t->w_step = taps * width;
     for (ptrdiff_t c = 0; c < p->icg; c += t->channels) {
         t->channels = fc_min(p->k_block, p->icg - c);
         t->first = c == 0;
         t->last = c + t->channels == p->icg;
         block.x = fc_at(p, item->x, c * t->x_step);
+        int finite = 1;
         if (p->packed) {
             t->w = fc_at(p, item->b->w, panel_offset(p, item->group, panel) + c * taps * width + within);
+            finite = *note_of(p, item->b->w);
         } else {
             t->w = item->weights;
             pack_block(p, item->b->w, item->group, vector, t->vectors, c, t->channels, item->weights, width);
+            if (leaves_out(p)) finite = k->all_finite(item->weights, t->channels * taps * width, 1);
         }
-        for (ptrdiff_t tile = 0; tile < tiles; tile++) {
-            place_pixels(p, &block, fc_share(item->pixels, tile, tiles), fc_share(item->pixels, tile + 1, tiles), width,
-                         t);
-            k->channel_tile(t);
-        }
+        run_tiles(p, &block, width, finite, t);
     }
 }
 
@@ -409,9 +463,7 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
     const ptrdiff_t oc = vector * k->lanes, channels = fc_min(vectors * k->lanes, p->ocg - oc);
     const ptrdiff_t width = p->packed ? panel_width(p, vector / FC_CHANNEL_VECTORS) : vectors * k->lanes;
     j->y = fc_y_row(p, j->b, j->group, oc);
-    fc_channel_tile t = { .taps = taps_of(p),
-                          .x_step = j->x_step,
-                          .tap = taps_of(p) > 1 ? j->tap : NULL,
+    fc_channel_tile t = { .x_step = j->v->stride[FC_C],
                           .vectors = vectors,
                           .lanes = (int)(channels - (vectors - 1) * k->lanes),
                           .bias = fc_bias_row(p, j->b, j->group, oc) };
@@ -419,7 +471,7 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
         t.channels = p->icg;
         t.w_step = p->problem.w_stride[0];
         t.w = fc_at(p, j->b->w, (j->group * p->ocg + oc) * t.w_step);
-        place_pixels(p, j, 0, j->pixels, width, &t);
+        place_pixels(p, j, j->tile, width, &t);
         k->channel_rows(&t);
     } else {
         run_blocks(p, j, vector, width, &t);
@@ -447,19 +499,22 @@ static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item,
             x = fc_at(p, x, (r.first[1 + axis] * p->problem.stride[axis] - p->problem.pad[axis]) * xs[2 + axis]);
     }
     pixel *at = (void *)((char *)workspace + room.pixels);
-    ptrdiff_t *tap = (void *)((char *)workspace + room.taps);
+    int *order = (void *)((char *)workspace + room.order);
+    fc_pixel_tile *tile = (void *)((char *)workspace + room.tiles);
     list_pixels(p, &r, &v, at);
-    list_taps(p, &v, tap);
-    job j = { b,
-              group,
-              r.pixels,
-              at,
-              tap,
-              x,
-              v.stride[FC_C],
-              (char *)workspace + room.weights,
-              (char *)workspace + room.sums,
-              NULL };
+    job j = { .b = b,
+              .group = group,
+              .pixels = r.pixels,
+              .tiles = leaves_out(p) ? fc_border_tiles(p, r.first, r.n, order, tile)
+                                     : share_tiles(p, r.pixels, order, tile),
+              .at = at,
+              .order = order,
+              .tile = tile,
+              .tap = (void *)((char *)workspace + room.taps),
+              .x = x,
+              .v = &v,
+              .weights = (char *)workspace + room.weights,
+              .sums = (char *)workspace + room.sums };
     const ptrdiff_t vectors = vectors_of(p), end = fc_share(vectors, block + 1, p->row_blocks);
     for (ptrdiff_t next, vector = fc_share(vectors, block, p->row_blocks); vector < end; vector = next) {
         next = fc_min(vector - vector % FC_CHANNEL_VECTORS + FC_CHANNEL_VECTORS, end);

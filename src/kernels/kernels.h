@@ -43,14 +43,18 @@ typedef struct fc_tile {
 } fc_tile;
 
 /* A tile of pixels by vectors of output channels, each lane one chain over channels x taps:
- *     y[p][j] = sum over c, t of x[p][c*x_step + tap[t]] * w[(c*taps + t)*w_step + j]
- * tap is NULL where taps is 1 and its offset 0. w has whole vectors; y and bias end with the last vector's lanes. */
+ *     y[p][j] = sum over c, t of x[p][c*x_step + tap[t].x] * w[c*w_step + tap[t].w + j]
+ * tap is NULL where taps is 1 and its offsets 0. w has whole vectors; y and bias end with the last vector's lanes. */
+typedef struct fc_tap {
+    ptrdiff_t x, w;
+} fc_tap;
 typedef struct fc_channel_tile {
     ptrdiff_t channels, taps, x_step;
-    const ptrdiff_t *tap;
+    const fc_tap *tap;
     const void *x[FC_PIXELS_MAX];
     const void *w;
     ptrdiff_t w_step;
+    const char *ahead; /* fetched into L2 on the way, a line a step, or NULL */
     void *y[FC_PIXELS_MAX];
     int pixels, vectors;
     int lanes; /* of the last vector */
@@ -134,7 +138,7 @@ struct fc_kernels {
     int pixels; /* of a channel_tile at most */
     void (*gemm_tile)(const fc_tile *);
     void (*channel_tile)(const fc_channel_tile *);
-    /* the same for w[j*w_step + k], rows as users hold them, without taps: x runs along the chain; a whole one */
+    /* the same for w[j*w_step + c], rows as users hold them, without taps: x runs along the chain; a whole one */
     void (*channel_rows)(const fc_channel_tile *);
     /* to[j*to_row + i] = from[i*from_row + j] for i below rows, j below columns */
     void (*transpose)(const void *from, ptrdiff_t rows, ptrdiff_t from_row, ptrdiff_t columns, void *to,
