@@ -431,6 +431,12 @@ conv2d c4-8 g4 i7x9 k3 p1 last
 conv2d c2-140 g2 i5x6 k3 p1
 conv2d c33-33 g33 i1 k3 p1
 conv2d c17-17 g17 i7 k7 p3 last n2
+conv2d c70-70 g70 i11x19 k3 p1 last             # lanes over groups
+conv2d c35-35 g35 i14x10 k5 s2 p2 last n2
+conv2d c33-33 g33 i9x21 k7x3 p3x1 last
+conv2d c24-24 g24 i10x12 k3 d2x3 s3x2 p2 last nobias
+conv1d c18-18 g18 i70 k5 p2 last
+conv3d c17-17 g17 i4x5x9 k3x2x3 p1 s1x2x1 d2x1x1 last
 conv1d c6-6 g6 i50 k3 p1
 conv3d c3-6 g3 i4x5x18 k3 p1
 conv3d c4-4 g4 i3x5x7 k2x3x5 p1x1x2 s1x2x1
@@ -439,6 +445,11 @@ conv2d c8-12 g4 i7x9 k3 p1                      # few channels a group
 conv2d c32-32 g8 i9x11 k3 p1 n2
 conv2d c15-10 g5 i8 k3 s2 p1 last
 conv2d c64-64 g32 i5 k3 p1
+conv2d c40-40 g10 i9x11 k3 p1 last
+conv2d c32-32 g16 i9x19 k5 p2 s2 last n2
+conv2d c48-48 g6 i5x9 k1 last
+conv2d c24-48 g8 i7x10 k3 p1 last
+conv3d c24-16 g4 i3x4x9 k2x3x3 p1 d2x1x1 last
 conv2d c6-4 g2 i5x40 k5 p2
 conv3d c3-4 i4x5x6 k3 p1
 conv3d c2-5 i3x9x17 k2x3x5 s1x2x3 d1x2x1 p1x2x0

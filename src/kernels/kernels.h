@@ -9,6 +9,7 @@
 enum { FC_VECTORS = 3 };         /* vectors of outputs in a tile */
 enum { FC_PIXELS_MAX = 6 };      /* pixels of a tile of output channels, of any ISA */
 enum { FC_CHANNEL_VECTORS = 4 }; /* vectors of output channels in such a tile, and in a panel of its weights */
+enum { FC_GROUP_ROWS = 2 };      /* of a tile of narrow groups */
 enum { FC_LANES_MAX = 16 };      /* of any ISA */
 enum { FC_ROWS_MAX = 8 };        /* rows of a tile of any ISA */
 
@@ -61,6 +62,35 @@ typedef struct fc_channel_tile {
     int first, last; /* as in fc_tile */
     const void *bias; /* one a channel, or NULL */
 } fc_channel_tile;
+
+/* A row of inputs that such a tile reads: where it begins in x, and in w the taps that meet it of each row of outputs, or
+ * less than 0 where it has none. */
+typedef struct fc_group_row {
+    ptrdiff_t x, w[FC_GROUP_ROWS];
+} fc_group_row;
+
+/* A tile of rows of pixels by vectors of channels, each lane one chain with inputs of its own, over all i in order:
+ *     y[r*y_row + p*y_column + j] =
+ *         sum over i, k of w[row[i].w[r] + k*lanes + j] * x[row[i].x + (p*stride + k*dilation)*x_column + j]
+ * then + bias; weights of the next vector are chain*lanes further on, of the last one whole. Columns p*stride + k*dilation
+ * below first or from end on are zeros. */
+typedef struct fc_group_tile {
+    const void *x, *w, *bias;
+    void *y;
+    const fc_group_row *row;
+    ptrdiff_t reads, taps, chain, channels;
+    ptrdiff_t stride, dilation, x_column, y_column, y_row, first, end;
+    int rows, pixels;
+} fc_group_tile;
+
+/* to[j*LANES + lane] = x[j*x_column + g*x_group], g the lane's group: first lanes belong to group 0, then group to each;
+ * lanes from `lanes` on hold anything, and up to a vector behind the last column is written. */
+typedef struct fc_spread {
+    const void *x;
+    void *to;
+    ptrdiff_t columns, x_column, x_group, group, first;
+    int lanes;
+} fc_spread;
 
 /* Lanes first <= lane < end of a vector of columns read x[at + lane*step]; all others are padding. */
 typedef struct fc_piece {
@@ -136,6 +166,7 @@ struct fc_kernels {
     int lanes, mr;
     int tail; /* lanes that the last vector of a tile is paid in: a half where the ISA has one */
     int pixels; /* of a channel_tile at most */
+    int group_pixels; /* of a group_tile */
     void (*gemm_tile)(const fc_tile *);
     void (*channel_tile)(const fc_channel_tile *);
     /* the same for w[j*w_step + c], rows as users hold them, without taps: x runs along the chain; a whole one */
@@ -150,6 +181,8 @@ struct fc_kernels {
     void (*pad_rows)(const fc_rows *);
     void (*weave)(const fc_weave *);
     void (*depthwise)(const fc_depthwise *);
+    void (*group_tile)(const fc_group_tile *);
+    void (*spread)(const fc_spread *);
     /* between an array and the places offset[j] of another */
     void (*scatter)(const void *from, ptrdiff_t n, void *to, const ptrdiff_t *offset);
     void (*gather)(const void *from, const ptrdiff_t *offset, ptrdiff_t n, void *to);
