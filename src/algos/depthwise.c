@@ -137,8 +137,9 @@ static void view_image(const fc_conv_plan *p, geometry *g)
     const ptrdiff_t *stride = p->problem.x_stride, id = d->in0 + g->strip.jd * d->in_step,
                     ih = h->in0 + g->strip.jh0 * h->in_step, iw = w->in0 + g->strip.jw0 * w->in_step;
     const fc_axis planes = { .n = d->taps, .size = d->size, .in0 = id, .in_step = d->tap_step };
-    g->in_place = g->f.taps && stride[FC_W] == 1 && w->taps <= FC_DEPTHWISE_MASKED &&
-                  (w->in_step == 1 || (w->in_step == 2 && w->tap_step == 1));
+    const int by_two = w->in_step == 2 && h->in_step == 2 && w->tap_step == 1 && h->tap_step == 1 &&
+                       fc_depthwise_unrolled(h->taps, w->taps);
+    g->in_place = g->f.taps && stride[FC_W] == 1 && w->taps <= FC_DEPTHWISE_MASKED && (w->in_step == 1 || by_two);
     if (!g->in_place) return;
     for (ptrdiff_t tw = 0; tw < w->taps; tw++) g->near[tw] = tw * w->tap_step;
     g->image = (view){ .d = { .tap = g->near,

@@ -135,6 +135,12 @@ typedef struct fc_weave {
 /* Taps along a row that in-place reading has masks for. */
 enum { FC_DEPTHWISE_MASKED = 16 };
 
+/* The kernels that there is code for alone. */
+static inline int fc_depthwise_unrolled(ptrdiff_t kh, ptrdiff_t kw)
+{
+    return kh == kw && (kh == 3 || kh == 5 || kh == 7);
+}
+
 /* For every channel: y[r*y_row + j] = sum over td, th, tw of w[(td*kh + th)*kw + tw] * x[td*x_plane + (r*stride + th)*x_row + j*step + tap[tw]],
  * then + bias, over the planes, rows and columns of x that are inside the image; all others count as zeros. */
 typedef struct fc_depthwise {
@@ -144,7 +150,8 @@ typedef struct fc_depthwise {
     ptrdiff_t kh, kw;
     const ptrdiff_t *tap; /* columns of the kw taps: at step 2 0, 1, 2, ... */
     ptrdiff_t x_plane, x_row, y_row, rows, n;
-    ptrdiff_t stride, step; /* rows, columns from one output to the next; step is 1 or 2 */
+    ptrdiff_t stride,
+        step; /* rows, columns from one output to the next; step is 1, or both are 2 and the kernel is unrolled */
     ptrdiff_t depth_first, depth_end; /* tap planes inside the image */
     ptrdiff_t row_first, row_end; /* rows of x inside */
     ptrdiff_t first, end; /* columns of x inside */

@@ -29,6 +29,10 @@ VEC V v_mul(V a, V b) { return a * b; }
 VEC V v_div(V a, V b) { return a / b; }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M){ first, end }; }
+/* These loop over lanes and are called: inlined in every kernel they doubled the time to compile all. */
+#pragma push_macro("VEC")
+#undef VEC
+#define VEC static __attribute__((noinline, unused))
 VEC V v_load_m(const T *p, M m)
 {
     V v = v_zero();
@@ -39,8 +43,13 @@ VEC void v_store_m(T *p, V v, M m)
 {
     for (int lane = m.first; lane < m.end; lane++) p[lane] = v[lane];
 }
-/* the first n lanes, fewer than all */
-VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }
+/* p[0], p[2], p[4], ... */
+VEC V v_load2_m(const T *p, M2 m)
+{
+    V v = v_zero();
+    for (int lane = m.first; lane < m.end; lane++) v[lane] = p[2 * lane];
+    return v;
+}
 /* a larger than b, or a NaN; else b: a NaN once met stays */
 VEC V v_max(V a, V b)
 {
@@ -48,6 +57,9 @@ VEC V v_max(V a, V b)
     for (int lane = 0; lane < LANES; lane++) most[lane] = a[lane] > b[lane] || a[lane] != a[lane] ? a[lane] : b[lane];
     return most;
 }
+#pragma pop_macro("VEC")
+/* the first n lanes, fewer than all */
+VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
@@ -71,13 +83,6 @@ VEC V v_shift1(V a, V b)
     return shifted;
 }
 VEC V v_shift2(V a, V b) { return v_shift1(v_shift1(a, b), v_shift1(b, b)); }
-/* p[0], p[2], p[4], ... */
-VEC V v_load2_m(const T *p, M2 m)
-{
-    V v = v_zero();
-    for (int lane = m.first; lane < m.end; lane++) v[lane] = p[2 * lane];
-    return v;
-}
 /* a where the mask is set, b elsewhere */
 VEC V v_select(M m, V a, V b)
 {
