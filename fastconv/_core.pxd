@@ -99,6 +99,7 @@ cdef extern from "fastconv.h" nogil:
     double fc_clock()
     int fc_openmp()
     int fc_max_threads()
+    int fc_processors()
     void fc_before_fork()
     void fc_after_fork()
     double fc_fma_burn(int, fc_type, int, ptrdiff_t)

@@ -30,6 +30,7 @@ MOST_PACKED_PHASES = 64
 cdef enum: MOST_CALLS = 1024, MOST_WORDS = 128, MOST_AXES = 5
 cdef dict calls = {}
 cdef dict names = {}  # operations and strings in those calls: their numbers
+cdef dict forms = {}  # all that packed weights depend on: its number
 cdef object lease = _memory.lease, give_back = _memory.give_back, keep = _memory.keep
 cdef object ndarray = _memory.np.ndarray, F32 = _memory.np.dtype("f4"), F64 = _memory.np.dtype("f8")
 
@@ -247,7 +248,7 @@ cdef class Plan:
     """A planned problem, which may be run on any arrays that lie as those it was planned for."""
 
     cdef fc_work *work
-    cdef readonly object packing  # what packed weights depend on; None where they are used as they come
+    cdef readonly object packing  # the number of the form of packed weights; None where they are used as they come
 
     def figures(self):
         """parts, bytes leased as workspace, flops, bytes moved at least."""
@@ -326,7 +327,8 @@ cdef class ConvPlan(Plan):
             if problem.transposed:
                 phases = tuple(map(min, problem.stride, problem.out_size))
                 phases += problem.stride, problem.dilation, problem.pad
-            self.packing = in_force()[0], x.view.itemsize, problem.groups, fc_conv_form(&self.plan), phases
+            form = in_force()[0], x.view.itemsize, problem.groups, fc_conv_form(&self.plan), phases
+            self.packing = forms.setdefault(form, len(forms))
 
     cdef const void *weights(self, const void *w, dict prepared) except NULL:
         """The packed form of w that the plan wants, kept in prepared, which belongs to w alone."""
@@ -775,6 +777,11 @@ def algorithms():
 def openmp():
     """Whether this build has OpenMP."""
     return bool(fc_openmp())
+
+
+def processors():
+    """How many CPUs OpenMP may use, whether it has bound threads to them or not; 1 without it."""
+    return fc_processors()
 
 
 def before_fork():

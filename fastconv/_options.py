@@ -42,6 +42,8 @@ def _cpus() -> int:
         affinity = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         affinity = os.cpu_count() or 1
+    # With OMP_PROC_BIND OpenMP has bound this thread to one CPU by now, and knows what there was before.
+    affinity = max(affinity, _core.processors())
     quota = _quota()
     return max(1, affinity if quota == math.inf else min(affinity, math.ceil(quota)))
 

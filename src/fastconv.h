@@ -205,6 +205,7 @@ double fc_clock(void);
 /* Threads: what OpenMP would give, whether it is there, and what must happen around fork. */
 int fc_openmp(void);
 int fc_max_threads(void);
+int fc_processors(void); /* that OpenMP may use, counted before it bound threads to them */
 void fc_before_fork(void);
 void fc_after_fork(void); /* in the parent and in the child */
 

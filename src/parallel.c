@@ -101,9 +101,11 @@ fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *prog
 #ifdef _OPENMP
 int fc_openmp(void) { return 1; }
 int fc_max_threads(void) { return omp_get_max_threads(); }
+int fc_processors(void) { return omp_get_num_procs(); }
 #else
 int fc_openmp(void) { return 0; }
 int fc_max_threads(void) { return 1; }
+int fc_processors(void) { return 1; }
 #endif
 
 /* libgomp's team does not survive a fork, and a child that used it would hang. So the team is waited for, a call's deadline

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 import fastconv as fc
 import fastconv.functional as F
 import fastconv.nn as nn
-from fastconv import reference
+from fastconv import _memory, reference
 
 # Both sides compute in float64. A layer that means something else (an axis, a default, an order of
 # arguments) differs in its leading digits, so half of the 52 bits is the question asked here.
@@ -519,6 +519,21 @@ def test_a_call_copies_no_weights(dtype):
     finally:
         tracemalloc.stop()
     assert peak < layer.weight.nbytes / 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_linear_layer_packs_once_and_computes_in_its_own_type(dtype, monkeypatch):
+    layer, x = nn.Linear(70, 40, dtype=dtype), np.random.default_rng(3).random((50, 70), dtype)
+    want, packs = fc.linear(x, layer.weight, layer.bias), []
+    real = _memory.packed
+    monkeypatch.setattr(_memory, "packed", lambda n: packs.append(n) or real(n))
+    for _ in range(3):
+        np.testing.assert_array_equal(layer(x), want)
+        np.testing.assert_array_equal(layer(x.astype(np.float64)), want)
+    assert len(packs) == 1
+    layer.weight = layer.weight * 2
+    np.testing.assert_array_equal(layer(x), fc.linear(x, layer.weight, layer.bias))
+    assert len(packs) == 2
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -210,6 +210,12 @@ def test_threads_are_limited_by_openmp_and_by_affinity():
     assert configuration(one)[2:] == (1, 1)
 
 
+@pytest.mark.skipif(not _core.openmp(), reason="this build is sequential")
+@pytest.mark.parametrize("bind", ["true", "close", "spread"])
+def test_threads_that_openmp_binds_are_counted_before(bind):
+    assert configuration(OMP_PROC_BIND=bind)[2:] == configuration()[2:]
+
+
 @pytest.mark.parametrize("value", ["abc", "0", "-3", "99999999999999999999"])
 def test_nonsense_for_openmp_is_survived(value):
     *_, threads, most = configuration(OMP_NUM_THREADS=value)

@@ -8,24 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _arguments, _core
+from fastconv import _arguments
 from fastconv import functional as F
 from fastconv.nn._sizes import per_axis, positive
 from fastconv.nn.initialisation import kaiming_uniform
 from fastconv.nn.module import Module, Parameter, parameter_dtype
+from fastconv.nn.weighted import Weighted
 
 # A size is one number or one a spatial axis; a padding may also be (before, after) pairs or a rule.
 Size = int | tuple[int, ...]
 Padding = int | str | tuple[int, ...] | tuple[tuple[int, int], ...]
 
-_NOTHING = (None, None)
 _PADDING_RULES = ("valid", "same", "same_lower")
 
 
-class _ConvNd(Module):
+class _ConvNd(Weighted):
     """What all convolution layers share: judged sizes, parameters, text."""
 
-    _op: str
     _axes: int
     _padding_modes: tuple[str, ...]
     transposed = False
@@ -86,31 +85,18 @@ class _ConvNd(Module):
         self.register_parameter("bias", values)
 
     def _run(self, x: np.ndarray, padding: Padding, output_padding: Size) -> np.ndarray:
-        """The function of the layer's name, entered with weights that were packed once."""
-        state = self.__dict__  # attributes of modules take long to find
-        weight, bias = state["_parameters"]["weight"], state["_parameters"]["bias"]
-        owner, prepared = state.get("_prepared", _NOTHING)
-        if owner is not weight:
-            prepared = self._packed(weight)
-        options = (
-            state["stride"], padding, output_padding, state["dilation"], state["groups"],
-            None, None, None, None,
+        """The function of the layer's name."""
+        state = self.__dict__
+        return self._enter(
+            x,
+            (state["stride"], padding, output_padding, state["dilation"], state["groups"],
+             None, None, None, None),
         )  # fmt: skip
-        result = _core.again(self._op, x, weight, bias, options, prepared)
-        if result is not None:
-            return result
-        x = np.asarray(x) if not isinstance(x, np.ndarray) else x
-        if x.dtype != weight.dtype and x.dtype in (np.float32, np.float64):
-            # A layer computes in the type of its parameters.
-            return self._run(x.astype(weight.dtype), padding, output_padding)
-        problem, x_, w, b, y, result, _ = _arguments.convolution(
+
+    def _judged(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, options: tuple) -> tuple:
+        return _arguments.convolution(
             self._op, self._axes, self.transposed, x, weight, bias, *options
         )
-        if y.size:
-            plan = _core.conv(problem, x_, w, b, y, prepared)
-            taken = (x_, w, b)
-            _core.remember(plan, result, taken, self._op, x, weight, bias, options, prepared)
-        return result
 
     def _shown(self) -> dict[str, Any]:
         """What the repr shows after the stride, with the values it leaves out."""

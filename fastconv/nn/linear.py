@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _arguments
 from fastconv import functional as F
 from fastconv.nn._sizes import positive
 from fastconv.nn.initialisation import kaiming_uniform
 from fastconv.nn.module import Module, Parameter, parameter_dtype
+from fastconv.nn.weighted import Weighted
 
 
 class Identity(Module):
@@ -22,12 +24,14 @@ class Identity(Module):
         return input
 
 
-class Linear(Module):
+class Linear(Weighted):
     """x @ weight.T + bias, `fastconv.linear`: (..., in_features) -> (..., out_features).
 
     `weight` is (out_features, in_features), `bias` (out_features,) or None; both float32 unless
     `dtype` is float64, both drawn from U(-b, b), b = 1 / sqrt(in_features) (`kaiming_uniform`).
     """
+
+    _op = "linear"
 
     def __init__(
         self,
@@ -47,7 +51,10 @@ class Linear(Module):
         self.register_parameter("bias", values)
 
     def forward(self, input: np.ndarray) -> np.ndarray:
-        return F.linear(input, self._parameters["weight"], self._parameters["bias"])
+        return self._enter(input, ())
+
+    def _judged(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, options: tuple) -> tuple:
+        return _arguments.linear(self._op, x, weight, bias)
 
     def extra_repr(self) -> str:
         bias = self._parameters["bias"] is not None

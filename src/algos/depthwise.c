@@ -26,11 +26,31 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
+/* 1x1 kernels, but of many small planes each for itself. */
+static int pointwise_instead(const fc_conv_plan *p)
+{
+    const ptrdiff_t *o = p->problem.out_size;
+    return (p->problem.groups == 1 || p->ocg * o[0] * o[1] * o[2] >= 400) && !fc_algo_pointwise.cannot(p) &&
+           !fc_algo_pointwise.should_not(p);
+}
+
+/* direct reads one strip for all output channels of an image where depthwise reads the image for each. A kernel of 3x3, whose
+ * weights stay in registers, needs more of them to repay it; of several images each would need a strip. */
+static int direct_instead(const fc_conv_plan *p)
+{
+    const ptrdiff_t *k = p->problem.kernel, taps = k[0] * k[1] * k[2], mr = p->work.kernels->mr;
+    const int strided = p->problem.stride[FC_WIDTH] > 1;
+    if (p->problem.groups > 1) return p->ocg > 4 * mr;
+    if (taps <= 9 && !strided) return p->ocg >= (mr == 8 ? 32 : 64);
+    return p->ocg >= 4 && taps * p->ocg * (strided ? 2 : 1) >= 100;
+}
+
 static const char *should_not(const fc_conv_plan *p)
 {
     if (fc_phases(p) > 1) return "phase after phase scatters its outputs: direct interleaves them";
-    if (p->ocg > 4 * p->work.kernels->mr)
-        return "many output channels from one: direct keeps more of them in registers";
+    if (pointwise_instead(p)) return "pointwise scales whole planes in half the time (src/README.md, experiments)";
+    if (direct_instead(p))
+        return "many output channels from one: direct reads them from one strip (src/README.md, experiments)";
     return NULL;
 }
 
