@@ -156,17 +156,25 @@ typedef struct fc_conv_plan {
     ptrdiff_t region[FC_AXES - 1]; /* outputs of an item along batch, depth, height, width */
 } fc_conv_plan;
 
+/* How pooling goes along the width: each output by itself; or rows of windows that lie in a sheet, by doubling, tap by tap, or
+ * turned so that lanes are rows and then tap by tap; or maxima with their places, tap by tap. */
+typedef enum { FC_POOL_ROWS, FC_POOL_LEVELS, FC_POOL_TAPS, FC_POOL_TURNED, FC_POOL_INDEXED } fc_pool_way;
+
 typedef struct fc_pool_plan {
     fc_work work;
-    fc_pool_problem problem; /* adaptive windows that are all alike made ordinary ones */
+    fc_pool_problem
+        problem; /* adaptive windows that are all alike made ordinary ones; of a vector of planes that are turned */
+    fc_pool_way way;
+    ptrdiff_t planes; /* of an image, turned so that lanes are planes; 0: as they are */
+    ptrdiff_t x_image, x_plane, y_image, y_plane; /* their strides */
     ptrdiff_t rows, band; /* rows of outputs, of all and of an item */
     ptrdiff_t blocks, block; /* columns of outputs: blocks of a row, outputs of a block */
     ptrdiff_t unit, channel_blocks; /* channels side by side in memory that make one column; 1: each by itself */
     int single; /* planes become one output each, side by side */
-    int slides; /* windows are two or three wide: a row goes through registers, not through the sheet */
-    /* elements of a row of the sheet, of the sheet, of its rows reduced along the width at once, of a block of columns reduced
-     * by doubling down the height, of the counts of taps; entries of the table of rows */
-    ptrdiff_t pitch, sheet, sheet_rows, along, along_rows, tall, counts, table;
+    /* elements: before a row of the sheet, so that the image in it begins with a whole vector; of a row, of the sheet, of its rows reduced along the width at once, of a block of columns reduced
+     * by doubling down the height, of the counts of taps, of a row of padding, of turned planes and their outputs; entries of
+     * the table of rows */
+    ptrdiff_t lead, pitch, sheet, sheet_rows, along, along_rows, tall, counts, padding, turned, turned_out, table;
 } fc_pool_plan;
 
 typedef struct fc_map_plan {

@@ -6,7 +6,8 @@ enum {
     SHEET = 2048,   /* elements reduced along the width at once: with what comes of them they stay in L1 */
     LONGEST = 32768, /* elements a window reaches over along the width, where a row of windows is reduced at once */
     TALL = 65536, /* elements reduced by doubling down the height at once: with what comes of them they stay in L2 */
-    WIDE = 16384, /* columns of an image whose rows go through registers */
+    FEW = 8, /* taps a stride that are joined one by one, not by doubling */
+    TURNED = 8192, /* elements of a vector of planes and their outputs: they stay near L1 */
     TABLE = 8192, /* rows of the image that a few rows of outputs read */
     SLACK = FC_POOL_SLACK
 };
@@ -50,6 +51,7 @@ static void book_rows(fc_pool_plan *plan)
     const ptrdiff_t bands = (4 * plan->work.parts + planes - 1) / planes; /* a plane, at least */
     ptrdiff_t trees = 0;
     for (int axis = 0; axis < FC_SPATIAL; axis++) trees += levels(p->adaptive ? p->size[axis] : p->kernel[axis]);
+    plan->way = FC_POOL_ROWS;
     plan->band = least((rows + bands - 1) / bands, OUTPUTS / p->out_size[FC_WIDTH] + 1);
     plan->work.items = planes * ((rows + plan->band - 1) / plan->band) *
                        ((p->out_size[FC_WIDTH] + FC_POOL_BLOCK - 1) / FC_POOL_BLOCK);
@@ -85,29 +87,59 @@ static ptrdiff_t next_power(ptrdiff_t n)
 
 static ptrdiff_t power_within(ptrdiff_t n) { return n & -n; }
 
+/* Columns of the image under n columns of outputs, at most. */
+static ptrdiff_t columns_under(const fc_pool_problem *p, ptrdiff_t n)
+{
+    if (!p->adaptive) return reach(p, FC_WIDTH) + (n - 1) * p->stride[FC_WIDTH];
+    const ptrdiff_t size = p->size[FC_WIDTH], out = p->out_size[FC_WIDTH];
+    return least(size, (size + out - 1) / out * n + 2);
+}
+
+/* Tap by tap where that is less work than doubling over all columns; turned where outputs lie too far apart for vectors. */
+static fc_pool_way way_along(const fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t k = p->kernel[FC_WIDTH], stride = p->out_size[FC_WIDTH] == 1 ? 1 : p->stride[FC_WIDTH];
+    if (plan->single) return FC_POOL_LEVELS;
+    if (plan->unit > 1) return p->adaptive || plan->planes || k <= FEW * stride ? FC_POOL_TAPS : FC_POOL_LEVELS;
+    if (p->adaptive) return FC_POOL_TURNED; /* goes_by_rows sees to wide windows */
+    if (stride <= 2 && k <= FEW && (stride == 1 || p->dilation[FC_WIDTH] == 1)) return FC_POOL_TAPS;
+    const int halves = p->dilation[FC_WIDTH] == 1 && power_within(stride) * 2 >= stride && k >= stride;
+    return stride > 2 && !halves && k <= FEW * stride && columns_under(p, 1) <= SHEET ? FC_POOL_TURNED : FC_POOL_LEVELS;
+}
+
 /* Columns of channels a row of the sheet holds, in blocks: all that fit beside each other, or enough to fill vectors. */
 static void book_columns(fc_pool_plan *plan)
 {
     const fc_pool_problem *p = &plan->problem;
-    const ptrdiff_t ow = p->out_size[FC_WIDTH];
-    const ptrdiff_t across = p->adaptive ? p->size[FC_WIDTH] : reach(p, FC_WIDTH);
-    const ptrdiff_t stride = p->adaptive ? 0 : p->stride[FC_WIDTH];
-    plan->unit = 1;
-    if (!is_planar(p)) {
-        const ptrdiff_t enough = across + least(7, ow - 1) * stride;
+    const ptrdiff_t ow = p->out_size[FC_WIDTH], stride = p->stride[FC_WIDTH];
+    plan->unit = plan->planes ? p->channels : 1;
+    if (!plan->planes && !is_planar(p)) {
+        const ptrdiff_t enough = columns_under(p, least(8, ow));
         plan->unit = p->channels;
         while (plan->unit > 64 && plan->unit * enough > SHEET) plan->unit = round_up(plan->unit / 2, FC_LANES_MAX);
     }
+    plan->single = plan->unit == 1 && !plan->planes && is_single(p);
+    plan->way = way_along(plan);
     plan->channel_blocks = (p->channels + plan->unit - 1) / plan->unit;
-    const ptrdiff_t span = most(SHEET / plan->unit, 2 * across);
-    plan->block = p->adaptive || stride == 0 ? ow : least(ow, (span - across) / stride + 1);
+    const ptrdiff_t one = columns_under(p, 1), span = most(SHEET / plan->unit, 2 * one);
+    const ptrdiff_t step = p->adaptive ? (p->size[FC_WIDTH] - 1) / ow + 1 : stride;
+    plan->block = step == 0 || ow == 1 || plan->planes ? ow : most(1, least(ow, (span - one) / step + 1));
+    if (p->adaptive && !plan->planes) plan->block = least(plan->block, SHEET);
     plan->blocks = (ow + plan->block - 1) / plan->block;
-    ptrdiff_t row = across + (plan->block - 1) * stride;
-    plan->single = plan->unit == 1 && is_single(p);
+    ptrdiff_t row = columns_under(p, plan->block);
     if (plan->single) row = next_power(row);
-    /* so many levels halve the places; a row begins at one that stays */
-    const ptrdiff_t halved = least(ow == 1 ? row : power_within(stride), next_power(row));
-    plan->pitch = round_up(row, next_power(most(halved, 1))) * plan->unit;
+    if (plan->way == FC_POOL_LEVELS && plan->unit == 1) {
+        /* so many levels halve the places; a row begins at one that stays */
+        const ptrdiff_t halved = least(ow == 1 ? row : power_within(stride), next_power(row));
+        row = round_up(row, next_power(most(halved, 1)));
+    }
+    const ptrdiff_t lanes = plan->work.kernels->lanes;
+    plan->lead = 0;
+    if (plan->unit == 1 && plan->way == FC_POOL_TAPS) plan->lead = round_up(p->pad[FC_WIDTH], lanes) - p->pad[FC_WIDTH];
+    plan->pitch = (row + plan->lead) * plan->unit;
+    if (plan->unit == 1 && (plan->way == FC_POOL_TAPS || plan->way == FC_POOL_TURNED))
+        plan->pitch = round_up(plan->pitch, lanes);
 }
 
 /* Rows of outputs reduced at once. */
@@ -116,11 +148,15 @@ static void book_sheet(fc_pool_plan *plan)
     const fc_pool_problem *p = &plan->problem;
     const ptrdiff_t *out = p->out_size, stride = p->stride[FC_HEIGHT], kd = p->kernel[FC_DEPTH];
     const ptrdiff_t high = p->adaptive ? p->size[FC_HEIGHT] : reach(p, FC_HEIGHT);
-    plan->rows = p->batch * plan->channel_blocks * out[FC_DEPTH] * out[FC_HEIGHT];
-    plan->along_rows = most(1, SHEET / plan->pitch);
+    const int lanes = plan->work.kernels->lanes;
+    plan->rows = (plan->planes ? 1 : p->batch) * plan->channel_blocks * out[FC_DEPTH] * out[FC_HEIGHT];
+    plan->along_rows = most(1, SHEET / most(plan->pitch, plan->way == FC_POOL_TURNED ? plan->block : 1));
+    plan->along_rows = least(plan->along_rows, plan->rows);
+    if (plan->way == FC_POOL_TURNED) plan->along_rows = round_up(plan->along_rows, lanes);
     plan->sheet_rows = plan->along_rows;
     plan->tall = 0;
-    if (!p->adaptive && p->kernel[FC_HEIGHT] > 12 * stride && high <= TALL / FC_LANES_MAX / 2 && out[FC_HEIGHT] > 1) {
+    if (!p->adaptive && !plan->planes && p->kernel[FC_HEIGHT] > 12 * stride && high <= TALL / FC_LANES_MAX / 2 &&
+        out[FC_HEIGHT] > 1) {
         plan->tall = TALL;
         plan->sheet_rows = most(plan->along_rows, least(2 * high / stride + 1, TALL / plan->pitch));
         plan->sheet_rows = least(plan->sheet_rows, out[FC_HEIGHT]);
@@ -129,46 +165,102 @@ static void book_sheet(fc_pool_plan *plan)
     if (!p->adaptive) plan->sheet_rows = least(plan->sheet_rows, most(1, (TABLE / tables - high) / stride + 1));
     plan->table = tables * (p->adaptive ? high : (least(plan->sheet_rows, out[FC_HEIGHT]) - 1) * stride + high);
     plan->table = round_up(plan->table, FC_LANES_MAX);
+    plan->along_rows = least(plan->along_rows, plan->sheet_rows);
     plan->sheet = plan->sheet_rows * plan->pitch + SLACK;
-    plan->along = most(least(plan->along_rows, plan->sheet_rows) * plan->pitch, 1) + SLACK;
+    plan->along = most(plan->along_rows * plan->pitch, 1) + SLACK;
+    if (plan->way == FC_POOL_TURNED) {
+        plan->sheet = round_up(plan->sheet_rows, lanes) * plan->pitch + SLACK;
+        plan->along = round_up(plan->along_rows, lanes) * most(plan->pitch, plan->block) + SLACK;
+    }
     plan->counts = most(plan->single ? plan->sheet_rows : plan->block * plan->unit, 1) + SLACK;
+    plan->padding = plan->pitch + SLACK;
     const ptrdiff_t sheets = plan->tall ? 1 : 4;
     plan->band = most(1, least(sheets * plan->sheet_rows, plan->rows / (4 * plan->work.parts)));
-}
-
-/* Windows two or three columns wide; rows of padding as long as the image stand in for those outside it. */
-static void book_slides(fc_pool_plan *plan)
-{
-    const fc_pool_problem *p = &plan->problem;
-    const ptrdiff_t kw = p->kernel[FC_WIDTH], *out = p->out_size;
-    plan->slides = plan->unit == 1 && !p->adaptive && (kw == 2 || kw == 3) && p->stride[FC_WIDTH] <= 2 &&
-                   p->dilation[FC_WIDTH] == 1 && p->size[FC_WIDTH] <= WIDE && !plan->tall && !plan->single;
-    if (!plan->slides) return;
-    plan->blocks = 1;
-    plan->block = out[FC_WIDTH];
-    plan->pitch = p->size[FC_WIDTH];
-    plan->sheet = plan->along = SLACK;
-    plan->counts = plan->block + SLACK;
-    plan->band = least(OUTPUTS / plan->block + 1, most(1, plan->rows / (4 * plan->work.parts)));
+    if (plan->way == FC_POOL_TURNED) plan->band = round_up(plan->band, lanes);
 }
 
 static void book_items(fc_pool_plan *plan)
 {
+    const ptrdiff_t lanes = plan->work.kernels->lanes;
     plan->work.items = (plan->rows + plan->band - 1) / plan->band * plan->blocks;
-    const ptrdiff_t elements = plan->sheet + 2 * plan->along + 2 * (plan->tall + SLACK) + plan->pitch + SLACK +
-                               plan->counts;
+    if (plan->planes) plan->work.items = plan->problem.batch * ((plan->planes + lanes - 1) / lanes);
+    const ptrdiff_t elements = plan->sheet + 2 * plan->along + 2 * (plan->tall + SLACK) + plan->padding + plan->counts +
+                               plan->turned + plan->turned_out;
     plan->work.workspace_bytes = (size_t)elements * plan->work.kernels->size + (size_t)plan->table * sizeof(void *);
+}
+
+/* Maxima with their places: rows of taps are copied with their padding, for as many outputs as keep them in L1. */
+static void book_indexed(fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t *k = p->kernel, *out = p->out_size, tap_rows = k[FC_DEPTH] * k[FC_HEIGHT];
+    const ptrdiff_t span = most(1, (SHEET - reach(p, FC_WIDTH)) / p->stride[FC_WIDTH] + 1);
+    plan->way = FC_POOL_INDEXED;
+    plan->unit = 1;
+    plan->channel_blocks = p->channels;
+    plan->block = least(out[FC_WIDTH], span);
+    plan->blocks = (out[FC_WIDTH] + plan->block - 1) / plan->block;
+    plan->pitch = columns_under(p, plan->block) + SLACK;
+    plan->rows = p->batch * p->channels * out[FC_DEPTH] * out[FC_HEIGHT];
+    plan->band = most(1, least(OUTPUTS / plan->block, plan->rows / (4 * plan->work.parts)));
+    plan->sheet = tap_rows * plan->pitch + SLACK;
+    plan->counts = plan->block + SLACK;
+    plan->table = round_up(tap_rows * k[FC_WIDTH], FC_LANES_MAX);
+    book_items(plan);
+}
+
+static int is_indexed(const fc_pool_problem *p)
+{
+    return p->indices && !p->adaptive && is_planar(p) && reach(p, FC_WIDTH) <= SHEET &&
+           p->kernel[FC_DEPTH] <= FC_POOL_TAP_ROWS / p->kernel[FC_HEIGHT];
 }
 
 /* Whether windows outgrow the workspace, or lie in memory so that lanes would have to be gathered. */
 static int goes_by_rows(const fc_pool_problem *p)
 {
     const int adaptive = p->adaptive;
-    const ptrdiff_t across = adaptive ? p->size[FC_WIDTH] : reach(p, FC_WIDTH);
+    const ptrdiff_t across = columns_under(p, 1);
     const ptrdiff_t high = adaptive ? p->size[FC_HEIGHT] : reach(p, FC_HEIGHT);
     const ptrdiff_t deep = adaptive ? p->size[FC_DEPTH] : p->kernel[FC_DEPTH];
-    return p->indices || across > LONGEST || high > TABLE || deep > TABLE / high || !(is_planar(p) || is_last(p)) ||
-           (!is_planar(p) && (adaptive || across * least(p->channels, 64) > LONGEST));
+    return p->indices || across > (adaptive ? SHEET : LONGEST) || high > TABLE || deep > TABLE / high ||
+           !(is_planar(p) || is_last(p)) || (!is_planar(p) && across * least(p->channels, 64) > LONGEST);
+}
+
+/* Whether an array's planes lie in memory one element after the other. */
+static int is_compact(const ptrdiff_t *stride, const ptrdiff_t *size)
+{
+    return (size[2] == 1 || stride[FC_W] == 1) && (size[1] == 1 || stride[FC_H] == size[2]) &&
+           (size[0] == 1 || stride[FC_D] == size[1] * size[2]);
+}
+
+static ptrdiff_t volume(const ptrdiff_t *size) { return size[0] * size[1] * size[2]; }
+
+/* The strides of a vector of turned planes. */
+static void turn(ptrdiff_t *stride, const ptrdiff_t *size, ptrdiff_t lanes)
+{
+    stride[FC_C] = 1;
+    stride[FC_W] = lanes;
+    stride[FC_H] = lanes * size[2];
+    stride[FC_D] = stride[FC_H] * size[1];
+    stride[FC_N] = stride[FC_D] * size[0];
+}
+
+/* Planes too small to fill vectors become the lanes of vectors. */
+static void turn_planes(fc_pool_plan *plan)
+{
+    fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t lanes = plan->work.kernels->lanes;
+    if (is_single(p) || !is_planar(p) || !is_compact(p->x_stride, p->size) || !is_compact(p->y_stride, p->out_size) ||
+        p->channels < lanes / 2 || (volume(p->size) + volume(p->out_size)) * lanes > TURNED ||
+        columns_under(p, p->out_size[FC_WIDTH]) * lanes > TURNED)
+        return;
+    plan->planes = p->channels;
+    plan->x_image = p->x_stride[FC_N], plan->x_plane = p->x_stride[FC_C];
+    plan->y_image = p->y_stride[FC_N], plan->y_plane = p->y_stride[FC_C];
+    plan->turned = volume(p->size) * lanes, plan->turned_out = volume(p->out_size) * lanes;
+    p->channels = lanes;
+    turn(p->x_stride, p->size, lanes);
+    turn(p->y_stride, p->out_size, lanes);
 }
 
 fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *options, fc_pool_plan *plan)
@@ -188,12 +280,14 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
     };
     plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);
     if (problem->adaptive) make_ordinary(&plan->problem);
-    if (goes_by_rows(&plan->problem)) {
+    if (is_indexed(&plan->problem)) {
+        book_indexed(plan);
+    } else if (goes_by_rows(&plan->problem)) {
         book_rows(plan);
     } else {
+        turn_planes(plan);
         book_columns(plan);
         book_sheet(plan);
-        book_slides(plan);
         book_items(plan);
     }
     plan->work.workspace_bytes = (plan->work.workspace_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN;

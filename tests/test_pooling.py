@@ -80,6 +80,12 @@ MAX = [
     pool("max_pool2d", (1, 1, 3, 2500), (2, 2049), (1, 50)),
     pool("max_pool2d", (1, 3, 40, 21), (31, 15), 1, padding=(15, 7)),
     pool("max_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1)),
+    # images whose planes become lanes, a vector of them and a rest
+    pool("max_pool2d", (3, 21, 7, 7), 3, 1, padding=1),
+    # rows that become lanes
+    pool("max_pool2d", (2, 3, 40, 61), 5, 3, padding=2),
+    # columns by doubling down the height, the last ones fewer than a vector
+    pool("max_pool2d", (1, 1, 300, 355), (150, 3), 1),
     pool("max_pool3d", (1, 2, 5, 6, 35), 2, 2, padding=1, ceil_mode=True),
     pool("max_pool3d", (1, 2, 7, 8, 19), (3, 1, 2), 1, dilation=(2, 1, 3), padding=(2, 0, 1)),
 ]
@@ -89,6 +95,8 @@ ADAPTIVE_MAX = [
     adaptive("adaptive_max_pool1d", (1, 1, 5000), 2),
     adaptive("adaptive_max_pool2d", (1, 3, 15, 33), (4, None)),
     adaptive("adaptive_max_pool2d", (3, 8, 40), 1),
+    adaptive("adaptive_max_pool2d", (1, 18, 14, 9), (6, 12)),
+    adaptive("adaptive_max_pool2d", (1, 3, 60, 61), (7, 9)),
     adaptive("adaptive_max_pool3d", (1, 2, 5, 7, 18), (2, 3, 5)),
 ]
 AVG = [
@@ -105,6 +113,8 @@ AVG = [
     pool("avg_pool2d", (1, 2, 9, 50), (2, 5), (1, 3), padding=(1, 2), divisor_override=3),
     pool("avg_pool2d", (1, 2, 9, 50), 4, divisor_override=-7),
     pool("avg_pool2d", (3, 13, 13), 13, 1, padding=6),
+    pool("avg_pool2d", (3, 21, 9, 8), 3, 2, padding=1, count_include_pad=False),
+    pool("avg_pool2d", (2, 3, 40, 61), (2, 5), 3, padding=(1, 2), ceil_mode=True),
     # one output of a window that is less than the image, along one axis
     pool("avg_pool2d", (2, 5, 3, 2), 2),
     pool("avg_pool3d", (1, 3, 3, 2, 4), (2, 2, 4), (3, 2, 1)),
@@ -122,6 +132,8 @@ ADAPTIVE_AVG = [
     adaptive("adaptive_avg_pool1d", (1, 1, 5000), 2),
     adaptive("adaptive_avg_pool2d", (1, 3, 15, 33), (4, None)),
     adaptive("adaptive_avg_pool2d", (3, 8, 40), 1),
+    adaptive("adaptive_avg_pool2d", (1, 18, 14, 9), (6, 12)),
+    adaptive("adaptive_avg_pool2d", (1, 3, 60, 61), (7, 9)),
     adaptive("adaptive_avg_pool3d", (1, 2, 5, 7, 18), (2, 3, 5)),
 ]
 GLOBAL = [

@@ -77,6 +77,13 @@ VEC V v_max3(V a, V b, V most)
     /* the instruction returns its second operand for a NaN in either; all ones are a NaN */
     return VI(or)(VI(max)(b, VI(max)(a, most)), VI(cmp)(a, b, _CMP_UNORD_Q));
 }
+/* where v is larger than most, or a NaN, most and at become v and its id */
+VEC void v_max_at(V v, V id, V *most, V *at)
+{
+    const V better = VI(or)(VI(cmp)(v, *most, _CMP_GT_OQ), VI(cmp)(v, v, _CMP_UNORD_Q));
+    *most = VI(blendv)(*most, v, better);
+    *at = VI(blendv)(*at, id, better);
+}
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end) { return (M2){ m_within(first, end, 0, 2), m_within(first, end, LANES, 2) }; }
 /* every second of the elements of low and high, from the first on or from the second */

@@ -51,6 +51,17 @@ VEC V v_max3(V a, V b, V most)
     return VI(mask_blend)(_mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), larger, v_set1(__builtin_nanf("")));
 #endif
 }
+/* where v is larger than most, or a NaN, most and at become v and its id */
+VEC void v_max_at(V v, V id, V *most, V *at)
+{
+#if FC_DOUBLE
+    const M better = _mm512_cmp_pd_mask(v, *most, _CMP_GT_OQ) | _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q);
+#else
+    const M better = _mm512_cmp_ps_mask(v, *most, _CMP_GT_OQ) | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+#endif
+    *most = VI(mask_blend)(better, *most, v);
+    *at = VI(mask_blend)(better, *at, id);
+}
 /* the masks under which two loads bring just the even elements 2*first .. 2*(end-1) */
 VEC M2 m2_range(int first, int end)
 {

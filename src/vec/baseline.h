@@ -62,6 +62,12 @@ VEC V v_max(V a, V b)
 VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
+/* where v is larger than most, or a NaN, most and at become v and its id */
+VEC void v_max_at(V v, V id, V *most, V *at)
+{
+    for (int lane = 0; lane < LANES; lane++)
+        if (v[lane] > (*most)[lane] || v[lane] != v[lane]) (*most)[lane] = v[lane], (*at)[lane] = id[lane];
+}
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
 /* every second of the elements of low and high, from the first on or from the second */
 VEC V v_every2(V low, V high, int first)

@@ -52,6 +52,17 @@ VEC V v_max(V a, V b)
 }
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
+/* where v is larger than most, or a NaN, most and at become v and its id */
+VEC void v_max_at(V v, V id, V *most, V *at)
+{
+#if FC_DOUBLE
+    const uint64x2_t worse = vbicq_u64(vceqq_f64(v, v), vcgtq_f64(v, *most));
+#else
+    const uint32x4_t worse = vbicq_u32(vceqq_f32(v, v), vcgtq_f32(v, *most));
+#endif
+    *most = VI(vbslq)(worse, *most, v);
+    *at = VI(vbslq)(worse, *at, id);
+}
 VEC M2 m2_range(int first, int end) { return (M){ first, end }; }
 /* every second of the elements of low and high, from the first on or from the second */
 VEC V v_even(V low, V high) { return VI(vuzp1q)(low, high); }
