@@ -71,7 +71,6 @@ cdef extern from "fastconv.h" nogil:
 
     ctypedef struct fc_conv_plan:
         fc_work work
-        fc_conv_problem problem
         size_t packed_bytes
 
     ctypedef struct fc_pool_plan:

@@ -342,13 +342,12 @@ cdef class ConvPlan(Plan):
         return _aligned((<_Array>room).view.buf)
 
     def pack(self, w, dict prepared):
-        """Sees to it that prepared has the form of w that the plan wants; returns all bytes of its elements."""
+        """Sees to it that prepared has the form of w that the plan wants; returns its bytes."""
         cdef _Array held_w = _Array(w), room
-        cdef size_t note = FC_ALIGN if self.plan.problem.transposed else 0
         self.weights(held_w.view.buf, prepared)
         room = prepared[self.packing]
         start = <uintptr_t>_aligned(room.view.buf) - <uintptr_t>room.view.buf
-        return (<object>room.view.obj)[start : start + self.plan.packed_bytes - note]
+        return (<object>room.view.obj)[start : start + self.plan.packed_bytes]
 
     def choices(self):
         """(algorithm, why it cannot or None, why it should not or None), preferred first."""

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 TRIALS = 30
 ALIGN = 64  # a cache line, and the longest vector
+PAGE = 4096
+WIDE = 256 << 10  # bytes from which on half a page more is nothing
 
 
 class Block(NamedTuple):
@@ -36,6 +38,7 @@ def arrange(blocks: list[Block]) -> tuple[list[int], int]:
     problem (dynamic storage allocation) is NP-complete. The larger come first; then, as long as the
     arena is larger than what is needed at once, the block on its top comes before all others.
     """
+    blocks = [block._replace(nbytes=_room(block.nbytes)) for block in blocks]
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].nbytes, blocks[i].first))
     least, best = largest_live_set(blocks), ([], 0)
     for _ in range(TRIALS):
@@ -68,6 +71,15 @@ def _lowest_places(blocks: list[Block], order: list[int]) -> list[int]:
         offsets[i] = at
         placed.append(i)
     return offsets
+
+
+def _room(nbytes: int) -> int:
+    """What a block takes. The sizes of images are often whole pages, and then an input and an output
+    side by side would agree in the last 12 bits of their addresses, where loads wait for stores that
+    seem to be to the same place: MobileNet-v2 takes 9.65 ms so, 9.17 with half a page between them."""
+    if nbytes < WIDE:
+        return _aligned(nbytes)
+    return -(-nbytes // PAGE) * PAGE + PAGE // 2 + ALIGN
 
 
 def _aligned(nbytes: int) -> int:

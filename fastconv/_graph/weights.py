@@ -9,8 +9,10 @@ import numpy as np
 
 from fastconv import _core
 
-# Packing copies elements: so it carries numbers of their size, whatever these mean as floats.
-_NUMBERS = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+# Packing copies elements: so it carries numbers of their size, whatever these mean as floats. They
+# are so large that no zero that fills up, and no note that an algorithm adds, looks like one.
+_NUMBERS = {4: np.int32, 8: np.int64}
+_FIRST = {4: 1 << 30, 8: 1 << 62}
 
 
 class Weights:
@@ -54,13 +56,12 @@ class Weights:
     def _unpacked(self) -> np.ndarray:
         """The array as it came: packing its elements' numbers tells where each of them went."""
         packing, plan = next(iter(self._plans.items()))
-        count = _NUMBERS[self.dtype.itemsize]
+        number, first = _NUMBERS[self.dtype.itemsize], _FIRST[self.dtype.itemsize]
         size = prod(self.shape)
-        numbers = np.arange(1, size + 1, dtype=count).reshape(self.shape)
-        values = plan.pack(self.like(), {packing: self.packed[packing]})
+        numbers = np.arange(first, first + size, dtype=number).reshape(self.shape)
+        values = plan.pack(self.like(), {packing: self.packed[packing]}).view(self.dtype)
+        places = plan.pack(numbers.view(self.dtype), {}).view(number) - number(first)
+        real = (0 <= places) & (places < size)
         array = np.empty(size, self.dtype)
-        places = plan.pack(numbers.view(self.dtype), {})
-        places, values = places.view(count), values.view(self.dtype)
-        real = places > 0  # zeros fill up the last panels
-        array[places[real] - 1] = values[real]
+        array[places[real]] = values[real]
         return array.reshape(self.shape)
