@@ -168,14 +168,18 @@ IMPORTS = {
     "nn": ["nn", "functional", "_arguments", "_core", "_graph"],
     "checkpoints": [],
     "models": ["models", "nn", "functional", "checkpoints"],
-    "onnx": ["onnx", "nn", "functional", "_arguments", "_core", "_graph"],
+    "onnx": ["onnx", "nn", "functional", "_options"],
     "_cli": [],
     "demos": [None, "demos", "models", "nn", "checkpoints", "_cli"],
-    "commands": [None, "demos", "models", "nn", "_cli"],
+    "commands": [None, "demos", "models", "nn", "onnx", "_cli"],
     "__main__": [None, "commands", "checkpoints", "_cli"],
 }
 # Imported where it is used, and done without where it is not there.
-OPTIONAL = {"demos/_run.py": {"tqdm"}}
+OPTIONAL = {
+    "commands/run.py": {"PIL"},
+    "demos/_run.py": {"tqdm"},
+    "onnx/backend.py": {"onnx"},
+}
 
 
 def modules():

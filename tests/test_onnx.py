@@ -1,0 +1,311 @@
+"""fastconv.onnx: what a session does, and that no file can do anything else."""
+
+import concurrent.futures
+import os
+import zlib
+
+import numpy as np
+import pytest
+
+import fastconv
+import fastconv.onnx as ort
+from fastconv.onnx.wire import DEEPEST
+from onnx_files import attribute, field, message, model, node, small, tensor, value
+
+
+def image(batch=2, seed=1):
+    return np.random.default_rng(seed).standard_normal((batch, 1, 8, 8)).astype(np.float32)
+
+
+def run(nodes, inputs, constants=(), outputs=("y",), opset=13):
+    """The first model that does these nodes, on inputs by name."""
+    data = model(
+        nodes,
+        [(name, array.dtype, array.shape) for name, array in inputs.items()],
+        [(name, "f4", ["?"]) for name in outputs],
+        constants,
+        opset,
+    )
+    return ort.InferenceSession(data).run(None, inputs)
+
+
+def by_hand(x, seed=0):
+    """What `small` computes."""
+    rng = np.random.default_rng(seed)
+    w, b, v, c = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((4, 1, 3, 3), (4,), (3, 64), (3,))
+    )
+    y = fastconv.max_pool2d(fastconv.conv2d(x, w, b, padding=1, activation="relu"), 2)
+    return fastconv.linear(y.reshape(len(x), -1), v, c)
+
+
+def test_a_session_has_the_names_of_onnx_runtime(tmp_path):
+    path = tmp_path / "small.onnx"
+    path.write_bytes(small())
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
+    assert (entry.name, entry.type, entry.shape) == ("x", "tensor(float)", ["batch", 1, 8, 8])
+    assert (exit_.name, exit_.shape) == ("y", ["batch", 3])
+    x = image()
+    (y,) = session.run(["y"], {"x": x})
+    assert y.dtype == np.float32 and np.array_equal(y, by_hand(x))
+    assert np.array_equal(session(x), y)
+    assert np.array_equal(ort.InferenceSession(small())(x), y)
+
+
+def test_other_shapes_are_planned_anew_and_results_belong_to_the_caller():
+    session = ort.InferenceSession(small())
+    results = {batch: session(image(batch)) for batch in range(1, 12)}
+    for batch, y in results.items():
+        assert np.array_equal(y, by_hand(image(batch)))
+    assert np.array_equal(session(image(3)), results[3])
+
+
+def test_many_threads_may_run_one_session():
+    session = ort.InferenceSession(small())
+    images = [image(1 + i % 3, seed=i) for i in range(64)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(session, images))
+    assert all(np.array_equal(y, by_hand(x)) for x, y in zip(images, results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("feed", "error", "says"),
+    [
+        ({}, ValueError, r"missing \['x'\]"),
+        ({"x": image(), "z": image()}, ValueError, r"unknown \['z'\]"),
+        ({"x": image().astype(np.float64)}, TypeError, "takes float32, got float64"),
+        ({"x": image()[:, :, :7]}, ValueError, r"takes \['batch', 1, 8, 8\]"),
+        ({"x": image()[0]}, ValueError, "takes"),
+    ],
+)
+def test_wrong_inputs_are_named(feed, error, says):
+    with pytest.raises(error, match=says):
+        ort.InferenceSession(small()).run(None, feed)
+
+
+def test_a_missing_output_is_named():
+    with pytest.raises(ValueError, match="no output 'z'"):
+        ort.InferenceSession(small()).run(["z"], {"x": image()})
+
+
+def test_operators_that_are_not_there_are_named_before_anything_runs():
+    nodes = [node("Loop", ["x"], ["a"]), node("LSTM", ["a"], ["y"])]
+    with pytest.raises(ort.ModelError, match="not supported: LSTM, Loop"):
+        run(nodes, {"x": image()})
+    with pytest.raises(ort.ModelError, match=r"com\.other\.Conv"):
+        run([node("Conv", ["x"], ["y"], domain="com.other")], {"x": image()})
+
+
+def test_shapes_that_depend_on_an_inputs_values():
+    x = np.array([4, 2, 0, 0, 0, 0, 0, 0], np.float32)
+    shape = [node("Slice", ["x"], ["2"], starts=[0], ends=[2]), node("Cast", ["2"], ["s"], to=7)]
+    nodes = [*shape, node("Reshape", ["x", "s"], ["y"])]
+    for sizes in ((4, 2), (2, 4)):
+        x[:2] = sizes
+        assert run(nodes, {"x": x}, opset=9)[0].shape == sizes
+
+
+def test_weights_in_files_beside_the_model(tmp_path):
+    w = np.arange(6, dtype=np.float32)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "w.bin").write_bytes(b"12345678" + w.tobytes())
+    (tmp_path / "m.onnx").write_bytes(with_external("inner/w.bin", 8, w.nbytes))
+    assert np.array_equal(ort.InferenceSession(tmp_path / "m.onnx")(np.zeros(6, np.float32)), w)
+
+
+def with_external(location, offset=0, length=24):
+    entries = {"location": location, "offset": str(offset), "length": str(length)}
+    listed = [message("Entry", key=key, value=text) for key, text in entries.items()]
+    w = tensor("w", np.zeros(6, np.float32), external_data=listed, data_location=1)
+    nodes = [node("Add", ["x", "w"], ["y"])]
+    return model(nodes, [("x", "f4", [6])], [("y", "f4", [6])], [w])
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["../secret", "/etc/passwd", "inner/../../secret", "link", "hard", "folder/w", "inner", "", "a\0b",
+     "..\\secret", "no such file", "pipe", "."],
+)  # fmt: skip
+def test_no_file_outside_of_the_models_folder_is_read(tmp_path, location):
+    folder = tmp_path / "model"
+    (folder / "inner").mkdir(parents=True)
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(24))
+    (tmp_path / "w").write_bytes(bytes(24))
+    (folder / "link").symlink_to(secret)
+    (folder / "folder").symlink_to(tmp_path)
+    os.link(secret, folder / "hard")
+    os.mkfifo(folder / "pipe")
+    (folder / "m.onnx").write_bytes(with_external(location))
+    with pytest.raises(ort.ModelError):
+        ort.InferenceSession(folder / "m.onnx")
+    with pytest.raises(ort.ModelError, match="by its path"):
+        ort.InferenceSession(with_external("w.bin"))
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(1, 24), (0, 28), (1 << 62, 24), (-1, 24), (0, 1 << 70)]
+)
+def test_weights_end_within_their_file(tmp_path, offset, length):
+    (tmp_path / "w.bin").write_bytes(bytes(24))
+    (tmp_path / "m.onnx").write_bytes(with_external("w.bin", offset, length))
+    with pytest.raises(ort.ModelError):
+        ort.InferenceSession(tmp_path / "m.onnx")
+
+
+def is_harmless(data):
+    """A damaged file is a ModelError, or a model that runs or says why not."""
+    try:
+        session = ort.InferenceSession(data)
+        session.run(None, {"x": image(1)})
+    except (ValueError, TypeError):
+        pass
+
+
+def test_a_file_cut_at_any_byte():
+    data = small()
+    whole = by_hand(image(1))
+    for end in range(len(data)):
+        try:
+            session = ort.InferenceSession(data[:end])
+        except ort.ModelError:
+            continue
+        with pytest.raises((ValueError, TypeError)):
+            assert session(image(1)).shape != whole.shape
+
+
+def test_a_file_with_any_byte_changed():
+    data = small()
+    rng = np.random.default_rng(zlib.crc32(b"changed"))
+    for at in range(0, len(data), 3):
+        is_harmless(data[:at] + bytes([rng.integers(256)]) + data[at + 1 :])
+
+
+def test_lengths_that_are_not_there_allocate_nothing():
+    for claim in (1 << 31, 1 << 62, (1 << 64) - 1):
+        with pytest.raises(ort.ModelError):
+            ort.load(b"\x3a" + field(1, claim)[1:])
+    huge = message("Tensor", dims=[1 << 40, 1 << 40], data_type=1, name="w")
+    with pytest.raises(ort.ModelError, match="shape"):
+        ort.load(model([], [], [], [huge]))
+    large = message("Tensor", dims=[1 << 40], data_type=1, name="w", float_data=[1.0])
+    with pytest.raises(ort.ModelError, match="1099511627776 elements"):
+        ort.load(model([], [], [], [large]))
+
+
+def test_messages_that_nest_without_end():
+    data = b""
+    for _ in range(10_000):
+        data = field(6, data)
+    with pytest.raises(ort.ModelError):
+        ort.load(
+            model(
+                [
+                    message(
+                        "Node",
+                        op_type="If",
+                        attribute=[message("Attribute", name="g", g=data, type=5)],
+                    )
+                ],
+                [],
+                [],
+            )
+        )
+    assert DEEPEST < 100
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "no graph"),
+        (b"not a model at all", "ModelError|field|bytes|wire"),
+        (model([], [], [], opset=99), "opset 99"),
+        (message("Model", ir_version=8, graph=b""), "which opset"),
+        (model([node("Relu", ["a"], ["y"])], [], [("y", "f4", [1])]), "takes 'a'"),
+        (model([], [], [("y", "f4", [1])]), "made by nothing"),
+        (model([node("Relu", ["x"], ["x"])], [("x", "f4", [1])], []), "made twice"),
+        (model([node("Relu", ["b"], ["a"]), node("Relu", ["a"], ["b"])], [], []), "takes 'b'"),
+        (model([], [], [], [message("Tensor", dims=[2], data_type=1, raw_data=b"123")]), "has 3 bytes"),
+        (model([], [], [], [message("Tensor", dims=[-1], data_type=1)]), "shape"),
+        (model([], [], [], [message("Tensor", dims=[1] * 40, data_type=1)]), "shape"),
+        (model([], [], [], [message("Tensor", dims=[1], data_type=77)]), "type 77"),
+        (model([], [], [], functions=[b"f"]), "functions"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_models(data, says):
+    with pytest.raises(ort.ModelError, match=says):
+        ort.load(data)
+
+
+def test_attributes_of_old_files_have_no_type():
+    old = message("Attribute", name="axis", i=0)
+    joined = message("Node", input=["x", "x"], output=["y"], op_type="Concat", attribute=[old])
+    data = model([joined], [("x", "f4", [2, 2])], [("y", "f4", [4, 2])])
+    assert ort.InferenceSession(data)(np.ones((2, 2), np.float32)).shape == (4, 2)
+
+
+def test_large_weights_are_views_of_the_file(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(small())
+    constants = ort.load(path).constants
+    assert not constants["w"].flags.owndata and not constants["w"].flags.writeable
+
+
+def test_numbers_are_read_from_every_field():
+    listed = {
+        1: dict(float_data=[1.5, 2.0]),
+        2: dict(int32_data=[3, 200]),
+        3: dict(int32_data=[-3, 4]),
+        7: dict(int64_data=[-(1 << 62), 5]),
+        9: dict(int32_data=[0, 1]),
+        10: dict(int32_data=[0x3C00, 0xC000]),
+    }
+    expected = {
+        1: [1.5, 2.0], 2: [3, 200], 3: [-3, 4], 7: [-(1 << 62), 5], 9: [False, True], 10: [1.0, -2.0],
+    }  # fmt: skip
+    for code, data in listed.items():
+        given = message("Tensor", dims=[2], data_type=code, name="w", **data)
+        assert ort.load(model([], [], [], [given])).constants["w"].tolist() == expected[code]
+    bits = message("Tensor", dims=[1], data_type=16, name="w", raw_data=b"\x80\x3f")
+    assert ort.load(model([], [], [], [bits])).constants["w"].tolist() == [1.0]
+
+
+def test_every_operator_can_be_asked_for():
+    assert {"Conv", "MaxPool", "Gemm", "Resize"} <= {*ort.operators()}
+    assert len(ort.operators()) > 100
+    assert attribute("a", 1) != attribute("a", 2) and value("x", "f4", [1])
+
+
+def command(capsys, *arguments):
+    from fastconv.__main__ import main
+
+    main([*map(str, arguments)])
+    return capsys.readouterr().out
+
+
+def test_the_commands_run_and_summary_take_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(small())
+    np.save(tmp_path / "x.npy", image(1))
+    assert "y float32 1x3 -> m.npy" in command(capsys, "run", "m.onnx", "x.npy")
+    assert np.array_equal(np.load("m.npy"), by_hand(image(1)))
+    assert "2 496 multiply-adds" in command(capsys, "summary", "m.onnx")
+    assert "1×4×8×8" in command(capsys, "summary", "m.onnx", "--input", "1x8x8")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "x.npy", "x.npy"], ["run", "m.onnx"], ["summary", "x.onnx"]]
+)
+def test_the_commands_say_what_is_wrong(tmp_path, monkeypatch, arguments):
+    from fastconv.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(small())
+    (tmp_path / "x.onnx").write_bytes(b"what")
+    np.save(tmp_path / "x.npy", image(1))
+    with pytest.raises(SystemExit):
+        main(arguments)
