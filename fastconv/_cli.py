@@ -33,3 +33,10 @@ def add_commands(parser: argparse.ArgumentParser, package: ModuleType) -> None:
             module.arguments(command)
             if hasattr(module, "run"):
                 command.set_defaults(run=module.run)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text}")
+    return int(text)

@@ -120,3 +120,8 @@ def test_a_demo_says_which_photographs_there_are(demo, tmp_path, capsys):
     assert "nothing.png" in said and "astronaut" in said
     assert "text.png" in ends(["demo", demo, "--photo", str(text), *folder], 1, capsys)
     assert "text.png" in ends(["demo", demo, "--output", str(text)], 2, capsys)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many"])
+def test_a_number_of_pixels_is_at_least_one(number, capsys):
+    assert "at least 1" in ends(["demo", "upscale", f"--tile={number}"], 2, capsys)

@@ -241,6 +241,16 @@ def test_edges_are_drawn(photo, tmp_path, capsys):
     fused, sheet = (pixels(tmp_path / f"edges{end}.png") for end in ("-fused", ""))
     assert fused.shape == (38, 56, 3) and np.ptp(fused) > 100
     assert sheet.shape == (16 + 2 * (204 + 34), 16 + 4 * 316, 3)
+    main(["demo", "edges", "--photo", str(photo), "--output", str(tmp_path), "--longest", "28"])
+    assert pixels(tmp_path / "edges-fused.png").shape == (19, 28, 3)
+
+
+def test_large_photographs_are_reduced_by_means():
+    photo = np.random.default_rng(7).random((3, 30, 20))
+    assert edges.reduced(photo, 30) is photo
+    means = photo.reshape(3, 10, 3, 20)[..., :18].reshape(3, 10, 3, 6, 3).mean((2, 4))
+    assert edges.reduced(photo[..., :18], 10).shape == (3, 10, 6)
+    np.testing.assert_allclose(edges.reduced(photo[..., :18], 10), means, rtol=1e-12)
 
 
 @with_h5py
@@ -288,6 +298,16 @@ def test_pictures_are_written_as_they_are(tmp_path, capsys):
     assert capsys.readouterr().out == said
     expected = np.rint(255 * np.clip(grey[0], 0, 1))
     assert np.array_equal(pixels(tmp_path / "grey.png"), np.repeat(expected[..., None], 3, 2))
+
+
+def test_photos_are_read_upright(tmp_path):
+    rows = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = images.fromarray(rows)
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn it clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    read = _pictures.read_photo(str(tmp_path / "turned.png"))
+    assert np.array_equal(np.rint(255 * read), np.stack([np.rot90(rows, -1)] * 3))
 
 
 def test_photos_are_read_as_they_are(photo):

