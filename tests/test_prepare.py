@@ -201,6 +201,32 @@ def test_layers_called_twice_and_weights_that_forward_looks_at():
     assert_prepared(Steps(forward, conv=conv, other=other), pictures((1, 3, 7, 6)))
 
 
+class Loose(nn.Module):
+    """Layers in a list, and arrays: what is not among its modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3).eval()]
+        self.arrays = [np.random.default_rng(i).standard_normal((3, 3, 1, 1), "f4") for i in (0, 1)]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        first, second = self.arrays
+        return fastconv.conv2d(fastconv.conv2d(x, first), second)
+
+
+def test_what_is_not_among_the_modules_is_told_apart_and_left_alone():
+    model, x = Loose(), pictures((1, 3, 9, 9))
+    before = model(x)
+    for fold in (False, True):
+        prepared = model.prepare(x.shape, fold=fold)
+        for y in (prepared(x), model(x), model.prepare(x.shape, fold=fold)(x)):
+            assert np.allclose(y, before, 1e-4, 1e-4)
+        larger = pictures((2, 3, 11, 10))
+        assert np.allclose(prepared(larger), model(larger), 1e-4, 1e-4)
+
+
 def test_normalisation_after_one_layer_that_is_called_twice_folds_into_each_by_itself():
     def forward(net, x):
         return net.one(net.conv(x)) + net.two(net.conv(x))

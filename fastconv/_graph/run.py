@@ -40,7 +40,7 @@ class Network:
 
     def __init__(self, source: Callable[..., Ops], *, fold: bool = True) -> None:
         self._source, self._fold = source, fold
-        self._weights: dict[tuple[str, ...], Weights] = {}
+        self._weights: dict[tuple, Weights] = {}
         self._plans: dict[Any, Plan] = {}
         self._lock = Lock()
 
@@ -70,7 +70,7 @@ class Network:
         return plan
 
     def _weights_of(self, op: Op) -> Weights:
-        key = (op.name, *op.settings.get("folded", ()))
+        key = (op.settings["key"], *op.settings.get("folded", ()))
         if key not in self._weights:
             self._weights[key] = Weights(op.arrays["weight"])
         return self._weights[key]

@@ -84,12 +84,16 @@ class Source:
     """A model as ops, for any shapes, also after its weights are gone.
 
     It is recorded in a twin that shares its arrays. Weights that are packed at the first plan are then
-    replaced by zeros that take no memory, unless a `forward` looks at them itself.
+    replaced by zeros that take no memory, unless a `forward` looks at them itself. What is not among the
+    model's modules, a layer in a list or an array that `forward` hands to a function, is the caller's: it
+    is kept alive and never changed.
     """
 
     def __init__(self, model: Module) -> None:
         self._model = twin(model)
+        self._own = set(self._model.modules())
         self._layers: dict[Module, bool] = {}
+        self._others: dict[tuple, list[np.ndarray]] = {}
 
     def __call__(self, *shapes: tuple[int, ...]) -> Ops:
         recorder = Recorder(self._model)
@@ -100,13 +104,26 @@ class Source:
                 ops[node] = ops[node.inputs[0]]
                 continue
             op = ops[node] = _op(node, [ops[source] for source in node.inputs])
-            if node.layer is not None:
+            if op.arrays:
+                op.settings["key"] = self._key(node, op)
+            if node.layer in self._own:
                 packed = op.kind in ("conv", "linear") and node.layer not in recorder.read
                 self._layers[node.layer] = packed and self._layers.get(node.layer, True)
         outputs: list[Node] = []
         _each(outputs.append, Node, graph.outputs)
         steps, inputs = list(dict.fromkeys(ops.values())), [ops[node] for node in graph.inputs]
         return Ops(steps, inputs, [ops[node] for node in outputs], graph.outputs)
+
+    def _key(self, node: Node, op: Op) -> tuple:
+        """What an op's weights are known by in all plans: a layer's name, or where the arrays lie, which
+        no others do while these are kept.
+        """
+        if node.layer in self._own:
+            return (node.name,)
+        arrays = [np.asarray(a) for a in op.arrays.values() if a is not None]
+        key = tuple((a.__array_interface__["data"][0], a.shape, a.strides, a.dtype) for a in arrays)
+        self._others[key] = arrays
+        return key
 
     def forget_weights(self) -> None:
         for layer, packed in self._layers.items():
