@@ -79,6 +79,7 @@ static const char *cannot(const fc_conv_plan *p)
 static const char *should_not(const fc_conv_plan *p)
 {
     if (p->problem.groups == 1 || p->ocg >= lanes_of(p)) return "a group fills vectors: channels broadcasts its inputs";
+    if (p->icg > 1) return "the strip costs more than its lanes save (compare.py --set nhwc, grouped_8)";
     return NULL;
 }
 
