@@ -462,6 +462,8 @@ conv1d c2-3 i7 k7 n5
 conv1d c1-1 i300 k33 p16
 conv2d c5-4 i6x7 k3 p1 n9 last
 conv2d c12-10 i3 k3 p1 n7
+conv2d c3-9 i5x205 k3 p1                         # rows of several whole tiles and a rest
+conv2d c2-6 i3x300 k1x5 s1x2 p0x2
 conv_transpose1d i1 k1
 conv_transpose1d c3-5 i7 k3
 conv_transpose1d c3-5 i17 k4 s2 p1
@@ -489,6 +491,12 @@ conv_transpose2d c4-8 g4 i7x20 k4 s2 p1 nobias
 conv_transpose2d c6-9 g3 i5x6 k3 s2 p1
 conv_transpose2d c6-9 g3 i5x6 k3 s2 p1 last n3
 conv_transpose2d c1-1 i8x40 k5 s3 p1
+conv_transpose2d c3-3 g3 i5x70 k4 s2 p1           # pairs of phases share loads, vectors 1 to 4 and a rest
+conv_transpose2d c2-2 g2 i3x9 k16 s8 p4
+conv_transpose2d c2-2 g2 i3x9 k16 s8 p4 last
+conv_transpose2d c5-1 i6x33 k9 s2 p4 q3
+conv_transpose2d c2-4 g2 i5x9 k5x7 s3x5 d1x2 p2x1
+conv_transpose3d c2-2 g2 i3x4x19 k4 s2 p1
 conv_transpose2d c17-13 i3 k3 s2x1 n2
 conv_transpose2d c2-2 i3x4 k3 s2x5 d1x3
 conv_transpose3d c2-3 i2x3x4 k3 s2 p1

@@ -85,6 +85,45 @@ void fc_phase_longest(const fc_conv_plan *, fc_phase *);
 /* Outputs first <= j < end of tap t read inside the image. */
 void fc_valid(const fc_axis *, ptrdiff_t tap, ptrdiff_t *first, ptrdiff_t *end);
 
+/* Phases of one axis that read the same inputs. */
+enum { FC_CELL_PHASES = 32 }; /* of an axis at most */
+typedef struct fc_family {
+    ptrdiff_t first, phases;
+    fc_axis axis; /* of its first phase */
+} fc_family;
+/* A family of each axis: phases that are computed in the same tiles. */
+typedef struct fc_cell {
+    const fc_family *f[FC_SPATIAL];
+    ptrdiff_t phases, taps;
+} fc_cell;
+typedef struct fc_cells {
+    fc_family family[FC_SPATIAL][FC_CELL_PHASES];
+    ptrdiff_t families[FC_SPATIAL], cells;
+    ptrdiff_t k0[FC_SPATIAL][FC_CELL_PHASES]; /* of each phase */
+    ptrdiff_t in0[FC_SPATIAL],
+        span[FC_SPATIAL]; /* the first input that output 0 of any phase reads; how many from there */
+    ptrdiff_t step[FC_SPATIAL], out_step[FC_SPATIAL]; /* inputs from one output to the next; outputs of y */
+    ptrdiff_t sets[FC_SPATIAL]; /* residues of inputs modulo the step */
+    ptrdiff_t n[FC_SPATIAL]; /* outputs of the longest phase */
+    int flat; /* direct's: vectors run over the ends of rows */
+} fc_cells;
+const char *fc_cells_cannot(const fc_conv_plan *);
+void fc_cells_of(const fc_conv_plan *, fc_cells *); /* all but flat */
+fc_cell fc_cell_of(const fc_cells *, ptrdiff_t i);
+
+/* Weights of output channels oc0 ... of a group, for all cells: as number `at` of `groups` such blocks. Elements of one cell's
+ * for ocs output channels; of all cells'. Where those of one output lie. */
+typedef struct fc_cells_block {
+    ptrdiff_t group, oc0, ocs;
+} fc_cells_block;
+void fc_cells_pack(const fc_conv_plan *, const fc_cells *, const fc_cells_block *, const void *w, ptrdiff_t at,
+                   ptrdiff_t groups, void *to);
+ptrdiff_t fc_cell_panel(const fc_conv_plan *, const fc_cell *); /* elements from panel to panel */
+ptrdiff_t fc_cell_size(const fc_conv_plan *, const fc_cell *, ptrdiff_t ocs);
+ptrdiff_t fc_cells_size(const fc_conv_plan *, const fc_cells *, ptrdiff_t ocs);
+void fc_cells_weights_of(const fc_conv_plan *, const fc_cells *, const fc_buffers *, const fc_phase *, ptrdiff_t oc,
+                         fc_chain *);
+
 /* Weights of one group and phase, rows from row on: a panel packed before, packed now into room, or the user's array. */
 typedef struct fc_weights {
     const void *w;

@@ -5,13 +5,10 @@
  * idle, they run flat over the rows of the strip, row ends included: outputs between the rows are computed and dropped, the
  * others woven into y from scratch.
  *
- * A transposed convolution has several phases. Those along an axis that read the same inputs are a family: they differ in
- * their weights alone, so they are rows of the same tiles, beside the output channels. What the phases of the width give is
- * interleaved on the way to y: whole vectors of outputs are written where phase after phase would scatter them.
- *
- * A cell is a family of the depth, one of the height and one of the width. Its packed weights are panels
- *     [group][row / mr][channel * taps + tap][row % mr],   row = ((oc * phases_d + d) * phases_h + h) * phases_w + w
- * made for a layer, or for a block of output channels, which then meets all columns of a part. */
+ * A transposed convolution falls into cells, whose phases are rows of the same tiles beside the output channels. What the
+ * phases of the width give is interleaved on the way to y: whole vectors of outputs are written where phase after phase
+ * would scatter them. Packed weights are made for a layer, or for a block of output channels, which then meets all columns of
+ * a part. */
 #include <string.h>
 #include "algos.h"
 
@@ -19,103 +16,28 @@ enum {
     STRIP_BYTES = 384 << 10, /* of all channels, in L2 */
     COLUMNS = 64, /* vectors of one row in an item at most */
     ROOM_BYTES = 1 << 20, /* of packed weights in the workspace */
-    PACK_CHANNELS = 16, /* packed at a time for all cells, whose weights share cache lines */
-    PHASES = 32, /* of an axis at most */
     TAP_BYTES = 512 << 10 /* of the table of tap offsets */
 };
 
-typedef struct family {
-    ptrdiff_t first, phases;
-    fc_axis axis; /* of its first phase */
-} family;
-
-typedef struct cell {
-    const family *f[FC_SPATIAL];
-    ptrdiff_t phases, taps;
-} cell;
-
-/* What holds for the whole plan. */
-typedef struct layout {
-    family family[FC_SPATIAL][PHASES];
-    ptrdiff_t families[FC_SPATIAL], cells;
-    ptrdiff_t k0[FC_SPATIAL][PHASES]; /* of each phase */
-    ptrdiff_t in0[FC_SPATIAL],
-        span[FC_SPATIAL]; /* the first input that output 0 of any phase reads; how many from there */
-    ptrdiff_t step[FC_SPATIAL], out_step[FC_SPATIAL]; /* inputs from one output to the next; outputs of y */
-    ptrdiff_t sets[FC_SPATIAL]; /* residues of inputs modulo the step */
-    ptrdiff_t n[FC_SPATIAL]; /* outputs of the longest phase */
-    int flat; /* vectors run over the ends of rows */
-} layout;
-
-static void lay_out_axis(const fc_conv_plan *p, int axis, layout *l)
+static ptrdiff_t room_of(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t ocs)
 {
-    ptrdiff_t first = PTRDIFF_MAX, end = PTRDIFF_MIN, count = 0;
-    for (ptrdiff_t phase = 0; phase < p->phases[axis]; phase++) {
-        fc_axis a;
-        fc_phase_axis(p, axis, phase, &a);
-        l->k0[axis][phase] = a.k0;
-        family *last = count > 0 ? &l->family[axis][count - 1] : NULL;
-        if (last && last->axis.taps == a.taps && last->axis.in0 == a.in0) {
-            last->phases++;
-            continue;
-        }
-        l->family[axis][count++] = (family){ phase, 1, a };
-        if (a.taps == 0) continue;
-        first = fc_min(first, a.in0);
-        end = fc_max(end, a.in0 + (a.taps - 1) * a.tap_step + 1);
-    }
-    const fc_axis *a = &l->family[axis]->axis;
-    l->families[axis] = count;
-    l->in0[axis] = end > first ? first : 0;
-    l->span[axis] = end > first ? end - first : 1;
-    l->step[axis] = a->in_step;
-    l->out_step[axis] = a->out_step;
-    l->sets[axis] = fc_min(a->in_step, l->span[axis]);
-    l->n[axis] = a->n; /* phase 0 starts first */
-}
-
-static cell cell_of(const layout *l, ptrdiff_t i)
-{
-    const ptrdiff_t *n = l->families;
-    const family *w = &l->family[FC_WIDTH][i % n[FC_WIDTH]];
-    const family *h = &l->family[FC_HEIGHT][i / n[FC_WIDTH] % n[FC_HEIGHT]];
-    const family *d = &l->family[FC_DEPTH][i / n[FC_WIDTH] / n[FC_HEIGHT]];
-    return (cell){ { d, h, w }, d->phases * h->phases * w->phases, d->axis.taps * h->axis.taps * w->axis.taps };
-}
-
-/* Elements of a cell's weights for one group of ocs output channels; of all cells. */
-static ptrdiff_t panel_size(const fc_conv_plan *p, const cell *c, ptrdiff_t ocs)
-{
-    return fc_round_up(ocs * c->phases, p->work.kernels->mr) * p->icg * c->taps;
-}
-static ptrdiff_t panels_size(const fc_conv_plan *p, const layout *l, ptrdiff_t ocs)
-{
-    ptrdiff_t size = 0;
-    for (ptrdiff_t i = 0; i < l->cells; i++) {
-        const cell c = cell_of(l, i);
-        size += panel_size(p, &c, ocs);
-    }
-    return size;
-}
-static ptrdiff_t room_of(const fc_conv_plan *p, const layout *l, ptrdiff_t ocs)
-{
-    return p->packed || fc_weights_in_place(p) ? 0 : fc_round_up(panels_size(p, l, ocs), FC_ALIGN);
+    return p->packed || fc_weights_in_place(p) ? 0 : fc_round_up(fc_cells_size(p, l, ocs), FC_ALIGN);
 }
 
 /* A strip: [channel][depth][set of rows][set of columns][row][pitch]. A set holds what is congruent modulo the step, so that
  * every tap is one offset and the next output the next element. */
-static ptrdiff_t set_size(const layout *l, int axis, ptrdiff_t outputs)
+static ptrdiff_t set_size(const fc_cells *l, int axis, ptrdiff_t outputs)
 {
     return outputs + (l->span[axis] - 1) / l->step[axis];
 }
-static ptrdiff_t strip_channel(const layout *l, ptrdiff_t rows, ptrdiff_t pitch)
+static ptrdiff_t strip_channel(const fc_cells *l, ptrdiff_t rows, ptrdiff_t pitch)
 {
     return l->span[FC_DEPTH] * l->sets[FC_HEIGHT] * l->sets[FC_WIDTH] * set_size(l, FC_HEIGHT, rows) * pitch;
 }
 
 /* Zeros that every set of columns has both before and after the image: a row's last are the next one's first. No more than
  * lie beyond the outputs' own columns, which rows cannot share. */
-static ptrdiff_t shared_zeros(const fc_conv_plan *p, const layout *l, ptrdiff_t jw0, ptrdiff_t columns)
+static ptrdiff_t shared_zeros(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t jw0, ptrdiff_t columns)
 {
     const ptrdiff_t step = l->step[FC_WIDTH], x0 = l->in0[FC_WIDTH] + jw0 * step;
     const ptrdiff_t last = x0 + (set_size(l, FC_WIDTH, columns) - 1) * step;
@@ -124,25 +46,25 @@ static ptrdiff_t shared_zeros(const fc_conv_plan *p, const layout *l, ptrdiff_t 
     return fc_min(fc_ceil_div(fc_min(before, after), step), set_size(l, FC_WIDTH, columns) - columns);
 }
 
-static ptrdiff_t pitch_of(const fc_conv_plan *p, const layout *l, ptrdiff_t jw0, ptrdiff_t columns)
+static ptrdiff_t pitch_of(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t jw0, ptrdiff_t columns)
 {
     const ptrdiff_t set = set_size(l, FC_WIDTH, columns);
     return l->flat ? set - shared_zeros(p, l, jw0, columns) : fc_round_up(set, p->work.kernels->lanes);
 }
 
-static ptrdiff_t longest_pitch(const fc_conv_plan *p, const layout *l, ptrdiff_t columns)
+static ptrdiff_t longest_pitch(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t columns)
 {
     return fc_round_up(set_size(l, FC_WIDTH, columns), l->flat ? 1 : p->work.kernels->lanes);
 }
 
 /* Vectors' lanes, idle ones included, for one output of a row. */
-static double lanes_along_rows(const fc_conv_plan *p, const layout *l)
+static double lanes_along_rows(const fc_conv_plan *p, const fc_cells *l)
 {
     const ptrdiff_t lanes = p->work.kernels->lanes, n = l->n[FC_WIDTH];
     /* one vector a tile can be a half: not where all are */
     return (double)fc_round_up(n, n > lanes ? p->work.kernels->tail : lanes) / (double)n;
 }
-static double lanes_flat(const fc_conv_plan *p, const layout *l)
+static double lanes_flat(const fc_conv_plan *p, const fc_cells *l)
 {
     const double WEAVE = 12; /* writing a vector to scratch and from there, in multiply-adds of a vector */
     const ptrdiff_t *k = p->problem.kernel, n = l->n[FC_WIDTH], rows = l->n[FC_HEIGHT];
@@ -151,18 +73,14 @@ static double lanes_flat(const fc_conv_plan *p, const layout *l)
     return (double)lanes / (double)(n * rows) * (1 + WEAVE / (double)fc_max(p->icg * k[0] * k[1] * k[2], 1));
 }
 
-static void lay_out(const fc_conv_plan *p, layout *l)
+static void lay_out(const fc_conv_plan *p, fc_cells *l)
 {
-    l->cells = 1;
-    for (int axis = 0; axis < FC_SPATIAL; axis++) {
-        lay_out_axis(p, axis, l);
-        l->cells *= l->families[axis];
-    }
+    fc_cells_of(p, l);
     l->flat = fc_phases(p) > 1 || p->problem.y_stride[FC_W] != 1 || lanes_flat(p, l) < lanes_along_rows(p, l);
 }
 
 /* Rows and columns of an item: the most whose strip of all channels stays in STRIP_BYTES, one tile at least. */
-static void shape_item(const fc_conv_plan *p, const layout *l, ptrdiff_t *rows, ptrdiff_t *columns)
+static void shape_item(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t *rows, ptrdiff_t *columns)
 {
     const ptrdiff_t lanes = p->work.kernels->lanes, tile = FC_VECTORS * lanes;
     const ptrdiff_t most = STRIP_BYTES / (ptrdiff_t)p->work.kernels->size / fc_max(p->icg, 1);
@@ -179,9 +97,9 @@ static const char *cannot(const fc_conv_plan *p)
     const ptrdiff_t *k = p->problem.kernel, taps = k[0] * k[1] * k[2];
     if (taps > TAP_BYTES / (ptrdiff_t)sizeof(ptrdiff_t))
         return "the kernel has too many taps for the table of their offsets";
-    for (int axis = 0; axis < FC_SPATIAL; axis++)
-        if (p->phases[axis] > PHASES) return "the stride has more phases than the scratch takes";
-    layout l;
+    const char *many = fc_cells_cannot(p);
+    if (many) return many;
+    fc_cells l;
     ptrdiff_t rows, columns;
     lay_out(p, &l);
     shape_item(p, &l, &rows, &columns);
@@ -196,7 +114,7 @@ static const char *cannot(const fc_conv_plan *p)
 /* Costs of one multiply-add of a vector, in such multiply-adds: lanes that lie idle at the end of a row (direct) or of the
  * whole image (im2col), and the preparation's share. The constants are fitted to 70 shapes of 1 to 16 groups, sizes 7 to 224,
  * kernels 1 to 5, strides 1 and 2, on AVX-512; the kernel sizes and groups of pytest --benchmark show both algorithms. */
-static double direct_cost(const fc_conv_plan *p, const layout *l)
+static double direct_cost(const fc_conv_plan *p, const fc_cells *l)
 {
     /* taps read across cache lines, and with 16 registers a tile's own cost, which im2col's rows of tiles share */
     const double STRIP = 8, SHIFTED = p->work.kernels->mr == 8 ? 1.04 : 1.15;
@@ -205,7 +123,7 @@ static double direct_cost(const fc_conv_plan *p, const layout *l)
     return SHIFTED * lanes + STRIP / ((double)(k[1] * k[2]) * (double)p->ocg);
 }
 
-static double im2col_cost(const fc_conv_plan *p, const layout *l)
+static double im2col_cost(const fc_conv_plan *p, const fc_cells *l)
 {
     const double VECTOR = 9, TAP = 80;
     const ptrdiff_t columns = p->problem.batch * l->n[0] * l->n[1] * l->n[2];
@@ -215,7 +133,7 @@ static double im2col_cost(const fc_conv_plan *p, const layout *l)
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    layout l;
+    fc_cells l;
     lay_out(p, &l);
     if (!p->problem.transposed && direct_cost(p, &l) > im2col_cost(p, &l))
         return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel "
@@ -224,7 +142,7 @@ static const char *should_not(const fc_conv_plan *p)
 }
 
 /* Elements of scratch for mr output channels in the phases of one family of depth and of height. */
-static ptrdiff_t scratch_size(const fc_conv_plan *p, const layout *l)
+static ptrdiff_t scratch_size(const fc_conv_plan *p, const fc_cells *l)
 {
     const fc_kernels *k = p->work.kernels;
     ptrdiff_t most[FC_SPATIAL] = { 1, 1, p->phases[FC_WIDTH] };
@@ -237,7 +155,7 @@ static ptrdiff_t scratch_size(const fc_conv_plan *p, const layout *l)
 
 /* Output channels of an item: what the room holds and a deadline allows. Where weights are packed, no more than a part's
  * share where each part's are plenty, so that parts do not pack the same. */
-static ptrdiff_t channels_of_item(const fc_conv_plan *p, const layout *l, ptrdiff_t columns)
+static ptrdiff_t channels_of_item(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t columns)
 {
     const ptrdiff_t mr = p->work.kernels->mr, *k = p->problem.kernel, size = (ptrdiff_t)p->work.kernels->size;
     const ptrdiff_t share = fc_round_up(fc_ceil_div(p->ocg, p->work.parts), mr);
@@ -257,7 +175,7 @@ static ptrdiff_t tap_bytes(const fc_conv_plan *p)
 static void book(fc_conv_plan *p)
 {
     const ptrdiff_t parts = p->work.parts, *k = p->problem.kernel, size = (ptrdiff_t)p->work.kernels->size;
-    layout l;
+    fc_cells l;
     ptrdiff_t rows;
     lay_out(p, &l);
     shape_item(p, &l, &rows, &p->column_block);
@@ -274,105 +192,36 @@ static void book(fc_conv_plan *p)
     p->work.items = others * fc_ceil_div(l.n[FC_HEIGHT], p->k_block);
     const ptrdiff_t strip = p->icg * strip_channel(&l, p->k_block, longest_pitch(p, &l, p->column_block));
     const ptrdiff_t elements = room_of(p, &l, p->row_block) + scratch_size(p, &l) + strip + l.span[FC_WIDTH];
-    p->packed_bytes = (size_t)(p->problem.groups * panels_size(p, &l, p->ocg) * size);
+    p->packed_bytes = (size_t)(p->problem.groups * fc_cells_size(p, &l, p->ocg) * size);
     p->work.workspace_bytes = (size_t)(tap_bytes(p) + elements * size);
 }
 
-/* Output channels oc0 ... of a group. */
-typedef struct block {
-    ptrdiff_t group, oc0, ocs;
-} block;
-
-/* Strides of an output channel and of an input channel of a group in the user's weights. */
-static ptrdiff_t oc_stride(const fc_conv_plan *p) { return p->problem.w_stride[p->problem.transposed ? 1 : 0]; }
-static ptrdiff_t ic_stride(const fc_conv_plan *p) { return p->problem.w_stride[p->problem.transposed ? 0 : 1]; }
-static const void *weights_at(const fc_conv_plan *p, const void *w, const block *b)
+static const void *weights_at(const fc_conv_plan *p, const void *w, const fc_cells_block *b)
 {
-    const ptrdiff_t first = b->group * (p->problem.transposed ? p->icg : p->ocg);
-    return fc_at(p, w, first * p->problem.w_stride[0] + b->oc0 * oc_stride(p));
-}
-
-/* Rows from row on of one cell, some channels: a piece of its panel. */
-static void pack_piece(const fc_conv_plan *p, const layout *l, const cell *c, ptrdiff_t row, ptrdiff_t end,
-                       const void *w, ptrdiff_t channels, void *to)
-{
-    const ptrdiff_t *s = p->problem.w_stride + 2, pd = c->f[0]->phases, ph = c->f[1]->phases, pw = c->f[2]->phases;
-    fc_weight_rows rows = { .w = w, .channel = ic_stride(p), .channels = channels };
-    for (int axis = 0; axis < FC_SPATIAL; axis++) {
-        rows.tap[axis] = c->f[axis]->axis.k_step * s[axis];
-        rows.taps[axis] = c->f[axis]->axis.taps;
-    }
-    for (; row < end && rows.rows < p->work.kernels->mr; row++)
-        rows.at[rows.rows++] = row / (pd * ph * pw) * oc_stride(p) +
-                               l->k0[0][c->f[0]->first + row / (pw * ph) % pd] * s[0] +
-                               l->k0[1][c->f[1]->first + row / pw % ph] * s[1] +
-                               l->k0[2][c->f[2]->first + row % pw] * s[2];
-    p->work.kernels->pack_weight_rows(&rows, to);
-}
-
-/* Weights of a block, all cells, as number `at` among `groups` such blocks. */
-static void pack_block(const fc_conv_plan *p, const layout *l, const block *b, const void *w, ptrdiff_t at,
-                       ptrdiff_t groups, void *to)
-{
-    const ptrdiff_t mr = p->work.kernels->mr;
-    for (ptrdiff_t channel = 0; channel < p->icg; channel += PACK_CHANNELS) {
-        const ptrdiff_t channels = fc_min(PACK_CHANNELS, p->icg - channel);
-        const void *from = fc_at(p, weights_at(p, w, b), channel * ic_stride(p));
-        void *panel = to;
-        for (ptrdiff_t i = 0; i < l->cells; i++) {
-            const cell c = cell_of(l, i);
-            const ptrdiff_t size = panel_size(p, &c, b->ocs), rows = b->ocs * c.phases;
-            for (ptrdiff_t row = 0; row < rows && c.taps > 0; row += mr)
-                pack_piece(p, l, &c, row, rows, from, channels,
-                           fc_to(p, panel, at * size + (row * p->icg + channel * mr) * c.taps));
-            panel = fc_to(p, panel, groups * size);
-        }
-    }
+    return fc_at(p, w, (b->group * p->ocg + b->oc0) * p->problem.w_stride[0]);
 }
 
 static void pack(const fc_conv_plan *p, const void *w, void *packed)
 {
-    layout l;
+    fc_cells l;
     lay_out(p, &l);
     for (ptrdiff_t group = 0; group < p->problem.groups; group++)
-        pack_block(p, &l, &(block){ group, 0, p->ocg }, w, group, p->problem.groups, packed);
+        fc_cells_pack(p, &l, &(fc_cells_block){ group, 0, p->ocg }, w, group, p->problem.groups, packed);
 }
 
 static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phase *f, ptrdiff_t oc, fc_chain *chain)
 {
-    fc_weights_of_output(p, b, f, oc, chain);
-    if (!p->packed) return;
-    layout l;
+    fc_cells l;
     lay_out(p, &l);
-    const ptrdiff_t mr = p->work.kernels->mr;
-    const void *panel = b->w;
-    for (ptrdiff_t i = 0; i < l.cells; i++) {
-        const cell c = cell_of(&l, i);
-        const ptrdiff_t size = panel_size(p, &c, p->ocg);
-        ptrdiff_t row = oc % p->ocg;
-        int within = 1;
-        for (int axis = 0; axis < FC_SPATIAL; axis++) {
-            const ptrdiff_t at = f->axis[axis].out0 - c.f[axis]->first;
-            within = within && at >= 0 && at < c.f[axis]->phases;
-            row = row * c.f[axis]->phases + at;
-        }
-        if (within) {
-            chain->w = fc_at(p, panel, oc / p->ocg * size + (row - row % mr) * p->icg * c.taps + row % mr);
-            chain->w_channel = c.taps * mr;
-            chain->w_tap[2] = mr;
-            chain->w_tap[1] = f->axis[2].taps * mr;
-            chain->w_tap[0] = f->axis[1].taps * f->axis[2].taps * mr;
-        }
-        panel = fc_at(p, panel, p->problem.groups * size);
-    }
+    fc_cells_weights_of(p, &l, b, f, oc, chain);
 }
 
 /* What one item works on. */
 typedef struct item {
     const fc_conv_plan *p;
     const fc_buffers *b;
-    layout l;
-    block block;
+    fc_cells l;
+    fc_cells_block block;
     ptrdiff_t n, jd, jh0, rows, jw0, columns;
     ptrdiff_t shared, pitch, channel; /* of the strip */
     ptrdiff_t *tap;
@@ -382,7 +231,7 @@ typedef struct item {
 static void place(item *it, ptrdiff_t at)
 {
     const fc_conv_plan *p = it->p;
-    const layout *l = &it->l;
+    const fc_cells *l = &it->l;
     const ptrdiff_t bands = fc_ceil_div(l->n[FC_HEIGHT], p->k_block);
     it->jw0 = at % p->column_blocks * p->column_block;
     it->columns = fc_min(p->column_block, l->n[FC_WIDTH] - it->jw0);
@@ -429,7 +278,7 @@ static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, p
 
 static void fill_strip(const item *it)
 {
-    const layout *l = &it->l;
+    const fc_cells *l = &it->l;
     const ptrdiff_t set = set_size(l, FC_HEIGHT, it->rows) * it->pitch;
     ptrdiff_t to = 0;
     for (ptrdiff_t d = 0; d < l->span[0]; d++)
@@ -443,11 +292,11 @@ static void fill_strip(const item *it)
 /* Offsets of all cells' taps in a strip, cell after cell. */
 static void fill_taps(const item *it)
 {
-    const layout *l = &it->l;
+    const fc_cells *l = &it->l;
     const ptrdiff_t set = set_size(l, FC_HEIGHT, it->rows) * it->pitch, *step = l->step;
     ptrdiff_t *to = it->tap;
     for (ptrdiff_t i = 0; i < l->cells; i++) {
-        const cell c = cell_of(l, i);
+        const fc_cell c = fc_cell_of(l, i);
         const fc_axis *d = &c.f[0]->axis, *h = &c.f[1]->axis, *w = &c.f[2]->axis;
         for (ptrdiff_t td = 0; td < d->taps; td++)
             for (ptrdiff_t th = 0; th < h->taps; th++)
@@ -464,30 +313,31 @@ static void fill_taps(const item *it)
 /* The rows of some output channels in one cell: tiles ready but for their columns. */
 typedef struct strand {
     fc_tile tile;
-    ptrdiff_t chain, rows, phases; /* phases of the width: the cell's innermost */
+    ptrdiff_t panel, rows, phases; /* phases of the width: the cell's innermost */
     void *scratch;
 } strand;
 
 /* Some output channels in all cells of one family of the depth and one of the height. */
 typedef struct band {
-    const family *d, *h;
+    const fc_family *d, *h;
     ptrdiff_t oc, ocs, strands;
-    strand strand[PHASES];
-    ptrdiff_t phase[PHASES], phase_line[PHASES]; /* where the phases of the width lie in scratch; from oc to oc */
+    strand strand[FC_CELL_PHASES];
+    ptrdiff_t phase[FC_CELL_PHASES],
+        phase_line[FC_CELL_PHASES]; /* where the phases of the width lie in scratch; from oc to oc */
 } band;
 
 /* Where the next cell's panels begin. */
-static const void *next_panel(const item *it, const cell *c, const void *panel)
+static const void *next_panel(const item *it, const fc_cell *c, const void *panel)
 {
     const fc_conv_plan *p = it->p;
-    return p->packed ? fc_at(p, panel, p->problem.groups * panel_size(p, c, p->ocg))
-                     : fc_at(p, panel, panel_size(p, c, it->block.ocs));
+    return p->packed ? fc_at(p, panel, p->problem.groups * fc_cell_size(p, c, p->ocg))
+                     : fc_at(p, panel, fc_cell_size(p, c, it->block.ocs));
 }
 
-static strand strand_of(const item *it, const band *a, const cell *c, const void *panel, const ptrdiff_t *tap)
+static strand strand_of(const item *it, const band *a, const fc_cell *c, const void *panel, const ptrdiff_t *tap)
 {
     const fc_conv_plan *p = it->p;
-    strand s = { .chain = p->icg * c->taps, .rows = a->ocs * c->phases, .phases = c->f[FC_WIDTH]->phases };
+    strand s = { .panel = fc_cell_panel(p, c), .rows = a->ocs * c->phases, .phases = c->f[FC_WIDTH]->phases };
     s.tile = (fc_tile){ .channels = c->taps > 0 ? p->icg : 0,
                         .taps = c->taps,
                         .b_step = it->channel,
@@ -499,12 +349,12 @@ static strand strand_of(const item *it, const band *a, const cell *c, const void
     ptrdiff_t row = a->oc * c->phases;
     if (p->packed) {
         row += it->block.oc0 * c->phases;
-        panel = fc_at(p, panel, it->block.group * panel_size(p, c, p->ocg));
+        panel = fc_at(p, panel, it->block.group * fc_cell_size(p, c, p->ocg));
     }
-    s.tile.w = fc_at(p, panel, row * s.chain);
+    s.tile.w = fc_at(p, panel, row / p->work.kernels->mr * s.panel);
     if (s.tile.packed) return s;
-    s.tile.w = fc_at(p, weights_at(p, it->b->w, &it->block), a->oc * oc_stride(p));
-    s.tile.w_row = oc_stride(p);
+    s.tile.w = fc_at(p, weights_at(p, it->b->w, &it->block), a->oc * p->problem.w_stride[0]);
+    s.tile.w_row = p->problem.w_stride[0];
     return s;
 }
 
@@ -532,7 +382,7 @@ static void run_strand(const item *it, const band *a, const strand *s, fc_tile *
     const fc_kernels *k = p->work.kernels;
     for (ptrdiff_t row = 0;;) {
         _Alignas(FC_ALIGN) char bias[FC_ROWS_MAX * sizeof(double)];
-        t->w = fc_at(p, s->tile.w, row * (t->packed ? s->chain : t->w_row));
+        t->w = fc_at(p, s->tile.w, t->packed ? row / k->mr * s->panel : row * t->w_row);
         t->rows = (int)fc_min(k->mr, s->rows - row);
         if (it->b->bias) bias_rows(it, a, s, row, t->rows, bias), t->bias = bias;
         k->gemm_tile(t);
@@ -549,7 +399,7 @@ static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, 
     const fc_conv_plan *p = it->p;
     const fc_conv_problem *q = &p->problem;
     const ptrdiff_t end = column + wide, od = it->l.out_step[0] * it->jd + a->d->first + d;
-    ptrdiff_t r = column / it->pitch, phase[PHASES];
+    ptrdiff_t r = column / it->pitch, phase[FC_CELL_PHASES];
     for (ptrdiff_t f = 0; f < p->phases[2]; f++)
         phase[f] = a->phase[f] + (d * a->h->phases + h) * a->phase_line[f] / (a->d->phases * a->h->phases);
     if (od >= q->out_size[0]) return;
@@ -617,13 +467,16 @@ static void run_along_rows(const item *it, const band *a)
     char *y = output_at(it, a->oc, it->jd, it->jh0, it->jw0);
     fc_tile t = a->strand->tile;
     t.y_row = s[FC_C];
+    t.b_next = FC_VECTORS * lanes;
     ptrdiff_t r = 0, i = 0;
-    for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS) {
+    for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS * t.repeats) {
         t.vectors = (int)fc_min(FC_VECTORS, vectors - v);
+        t.repeats = fc_max((it->columns / lanes - i) / FC_VECTORS, 1); /* whole tiles in this row */
         for (int j = 0; j < t.vectors; j++) {
             t.b[j] = fc_at(p, it->strip, r * it->pitch + i * lanes);
             t.lanes[j] = (int)fc_min(lanes, it->columns - i * lanes);
             t.y[j] = fc_to(p, y, r * s[FC_H] + i * lanes);
+            if (j == t.vectors - 1) i += FC_VECTORS * (t.repeats - 1);
             if (++i == across) i = 0, r++;
         }
         half_last(&t, (int)lanes / 2);
@@ -635,9 +488,9 @@ static void run_along_rows(const item *it, const band *a)
 static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrdiff_t *tap)
 {
     const fc_conv_plan *p = it->p;
-    const layout *l = &it->l;
+    const fc_cells *l = &it->l;
     const fc_kernels *k = p->work.kernels;
-    const cell first = cell_of(l, i);
+    const fc_cell first = fc_cell_of(l, i);
     const ptrdiff_t lines = first.f[0]->phases * first.f[1]->phases, width = FC_VECTORS * k->lanes;
     band a = { .d = first.f[0], .h = first.f[1], .strands = l->families[FC_WIDTH] };
     for (; a.oc < it->block.ocs; a.oc += k->mr) {
@@ -645,8 +498,8 @@ static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrd
         const ptrdiff_t *t = tap;
         a.ocs = fc_min(k->mr, it->block.ocs - a.oc);
         for (ptrdiff_t s = 0; s < a.strands; s++) {
-            const cell c = cell_of(l, i + s);
-            const family *f = c.f[FC_WIDTH];
+            const fc_cell c = fc_cell_of(l, i + s);
+            const fc_family *f = c.f[FC_WIDTH];
             const ptrdiff_t at = f->first * lines * a.ocs * width;
             a.strand[s] = strand_of(it, &a, &c, w, t);
             a.strand[s].scratch = fc_to(p, it->scratch, at);
@@ -663,11 +516,11 @@ static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrd
 
 static void run_item(const item *it)
 {
-    const layout *l = &it->l;
+    const fc_cells *l = &it->l;
     const void *panel = it->p->packed ? it->b->w : it->room;
     const ptrdiff_t *tap = it->tap;
     for (ptrdiff_t i = 0; i < l->cells; i++) {
-        const cell c = cell_of(l, i);
+        const fc_cell c = fc_cell_of(l, i);
         if (i % l->families[FC_WIDTH] == 0) run_cells(it, i, panel, tap);
         panel = next_panel(it, &c, panel);
         tap += c.taps;
@@ -679,7 +532,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     item it = { .p = p, .b = b, .tap = workspace };
-    block held = { -1, -1, -1 };
+    fc_cells_block held = { -1, -1, -1 };
     lay_out(p, &it.l);
     const ptrdiff_t room = room_of(p, &it.l, p->row_block);
     it.room = (char *)workspace + tap_bytes(p);
@@ -688,7 +541,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     while (at < end) {
         place(&it, at++);
         if (room > 0 && (it.block.group != held.group || it.block.oc0 != held.oc0))
-            pack_block(p, &it.l, &it.block, b->w, 0, 1, it.room);
+            fc_cells_pack(p, &it.l, &it.block, b->w, 0, 1, it.room);
         held = it.block;
         fill_taps(&it);
         fill_strip(&it);

@@ -114,14 +114,6 @@ typedef struct fc_weight_block {
     ptrdiff_t rows, channels, taps[FC_SPATIAL];
 } fc_weight_block;
 
-/* The same of rows that lie anywhere: row i at at[i]. */
-typedef struct fc_weight_rows {
-    const void *w;
-    ptrdiff_t at[FC_ROWS_MAX], channel, tap[FC_SPATIAL];
-    ptrdiff_t channels, taps[FC_SPATIAL];
-    int rows;
-} fc_weight_rows;
-
 /* y[line*y_line + (j*phases + f)*y_step] = from[phase[f] + line*phase_line[f] + j], the first n outputs of every line; reads
  * up to a vector past the last. */
 typedef struct fc_weave {
@@ -132,6 +124,28 @@ typedef struct fc_weave {
     void *y;
     ptrdiff_t y_line, y_step;
 } fc_weave;
+
+enum { FC_UPSAMPLE_PHASES = 32 }; /* of the width, at most */
+
+/* One phase of the width: the column of its first tap beside output 0, its taps, where its first weight lies. */
+typedef struct fc_upsample_phase {
+    ptrdiff_t first, taps, w;
+} fc_upsample_phase;
+
+/* Lines of one output channel, the phases of the width in turns: for every phase f and column j, as far as there are n outputs,
+ *     y[i*y_line + (j*phases + f)*y_step] = sum over c, r, t of w[c*w_channel + w_row[r] + phase[f].w + t*w_tap] *
+ *         x[i*x_line + c*x_channel + x_row[r] + phase[f].first + t*x_tap + j],
+ * then + bias. Reads whole vectors of x. */
+typedef struct fc_upsample {
+    const void *x, *w, *bias;
+    void *y;
+    ptrdiff_t channels, x_channel, w_channel;
+    const ptrdiff_t *x_row, *w_row;
+    ptrdiff_t rows, x_tap, w_tap;
+    ptrdiff_t lines, x_line, y_line, n, y_step;
+    const fc_upsample_phase *phase;
+    int phases;
+} fc_upsample;
 
 /* Taps along a row that in-place reading has masks for. */
 enum { FC_DEPTHWISE_MASKED = 16 };
@@ -185,9 +199,11 @@ struct fc_kernels {
     void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
                          ptrdiff_t step, void *to, ptrdiff_t to_step);
     void (*pack_weights)(const fc_weight_block *, void *to);
-    void (*pack_weight_rows)(const fc_weight_rows *, void *to);
+    /* mr elements at a time, to_step apart: to[i / mr * to_step + i % mr] = from[i] for i below n; the last is repeated */
+    void (*deal)(const void *from, ptrdiff_t n, void *to, ptrdiff_t to_step);
     void (*pad_rows)(const fc_rows *);
     void (*weave)(const fc_weave *);
+    void (*upsample)(const fc_upsample *);
     void (*depthwise)(const fc_depthwise *);
     void (*group_tile)(const fc_group_tile *);
     void (*spread)(const fc_spread *);
