@@ -157,8 +157,16 @@ typedef struct fc_conv_plan {
 } fc_conv_plan;
 
 /* How pooling goes along the width: each output by itself; or rows of windows that lie in a sheet, by doubling, tap by tap, or
- * turned so that lanes are rows and then tap by tap; or maxima with their places, tap by tap. */
-typedef enum { FC_POOL_ROWS, FC_POOL_LEVELS, FC_POOL_TAPS, FC_POOL_TURNED, FC_POOL_INDEXED } fc_pool_way;
+ * turned so that lanes are rows and then tap by tap; or narrow windows, sliding along rows that are never stored; or maxima
+ * with their places, tap by tap. */
+typedef enum {
+    FC_POOL_ROWS,
+    FC_POOL_LEVELS,
+    FC_POOL_TAPS,
+    FC_POOL_TURNED,
+    FC_POOL_SLIDES,
+    FC_POOL_INDEXED
+} fc_pool_way;
 
 typedef struct fc_pool_plan {
     fc_work work;

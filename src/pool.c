@@ -6,6 +6,7 @@ enum {
     SHEET = 2048,   /* elements reduced along the width at once: with what comes of them they stay in L1 */
     LONGEST = 32768, /* elements a window reaches over along the width, where a row of windows is reduced at once */
     TALL = 65536, /* elements reduced by doubling down the height at once: with what comes of them they stay in L2 */
+    WIDE = 16384, /* columns of an image whose rows go through registers */
     FEW = 8, /* taps a stride that are joined one by one, not by doubling */
     TURNED = 8192, /* elements of a vector of planes and their outputs: they stay near L1 */
     TABLE = 8192, /* rows of the image that a few rows of outputs read */
@@ -103,6 +104,9 @@ static fc_pool_way way_along(const fc_pool_plan *plan)
     if (plan->single) return FC_POOL_LEVELS;
     if (plan->unit > 1) return p->adaptive || plan->planes || k <= FEW * stride ? FC_POOL_TAPS : FC_POOL_LEVELS;
     if (p->adaptive) return FC_POOL_TURNED; /* goes_by_rows sees to wide windows */
+    if (stride <= 2 && (k == 2 || k == 3) && p->dilation[FC_WIDTH] == 1 && p->kernel[FC_DEPTH] == 1 &&
+        p->size[FC_WIDTH] <= WIDE)
+        return FC_POOL_SLIDES;
     if (stride <= 2 && k <= FEW && (stride == 1 || p->dilation[FC_WIDTH] == 1)) return FC_POOL_TAPS;
     const int halves = p->dilation[FC_WIDTH] == 1 && power_within(stride) * 2 >= stride && k >= stride;
     return stride > 2 && !halves && k <= FEW * stride && columns_under(p, 1) <= SHEET ? FC_POOL_TURNED : FC_POOL_LEVELS;
@@ -124,7 +128,9 @@ static void book_columns(fc_pool_plan *plan)
     plan->channel_blocks = (p->channels + plan->unit - 1) / plan->unit;
     const ptrdiff_t one = columns_under(p, 1), span = most(SHEET / plan->unit, 2 * one);
     const ptrdiff_t step = p->adaptive ? (p->size[FC_WIDTH] - 1) / ow + 1 : stride;
-    plan->block = step == 0 || ow == 1 || plan->planes ? ow : most(1, least(ow, (span - one) / step + 1));
+    plan->block = step == 0 || ow == 1 || plan->planes || plan->way == FC_POOL_SLIDES
+                      ? ow
+                      : most(1, least(ow, (span - one) / step + 1));
     if (p->adaptive && !plan->planes) plan->block = least(plan->block, SHEET);
     plan->blocks = (ow + plan->block - 1) / plan->block;
     ptrdiff_t row = columns_under(p, plan->block);
@@ -155,8 +161,8 @@ static void book_sheet(fc_pool_plan *plan)
     if (plan->way == FC_POOL_TURNED) plan->along_rows = round_up(plan->along_rows, lanes);
     plan->sheet_rows = plan->along_rows;
     plan->tall = 0;
-    if (!p->adaptive && !plan->planes && p->kernel[FC_HEIGHT] > 12 * stride && high <= TALL / FC_LANES_MAX / 2 &&
-        out[FC_HEIGHT] > 1) {
+    if (!p->adaptive && !plan->planes && plan->way != FC_POOL_SLIDES && p->kernel[FC_HEIGHT] > 12 * stride &&
+        high <= TALL / FC_LANES_MAX / 2 && out[FC_HEIGHT] > 1) {
         plan->tall = TALL;
         plan->sheet_rows = most(plan->along_rows, least(2 * high / stride + 1, TALL / plan->pitch));
         plan->sheet_rows = least(plan->sheet_rows, out[FC_HEIGHT]);
