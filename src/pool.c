@@ -96,6 +96,13 @@ static ptrdiff_t columns_under(const fc_pool_problem *p, ptrdiff_t n)
     return least(size, (size + out - 1) / out * n + 2);
 }
 
+/* Windows two or three columns wide, at most two apart. */
+static int is_narrow(const fc_pool_problem *p)
+{
+    const ptrdiff_t k = p->kernel[FC_WIDTH], stride = p->out_size[FC_WIDTH] == 1 ? 1 : p->stride[FC_WIDTH];
+    return !p->adaptive && stride <= 2 && (k == 2 || k == 3) && p->dilation[FC_WIDTH] == 1;
+}
+
 /* Tap by tap where that is less work than doubling over all columns; turned where outputs lie too far apart for vectors. */
 static fc_pool_way way_along(const fc_pool_plan *plan)
 {
@@ -104,9 +111,7 @@ static fc_pool_way way_along(const fc_pool_plan *plan)
     if (plan->single) return FC_POOL_LEVELS;
     if (plan->unit > 1) return p->adaptive || plan->planes || k <= FEW * stride ? FC_POOL_TAPS : FC_POOL_LEVELS;
     if (p->adaptive) return FC_POOL_TURNED; /* goes_by_rows sees to wide windows */
-    if (stride <= 2 && (k == 2 || k == 3) && p->dilation[FC_WIDTH] == 1 && p->kernel[FC_DEPTH] == 1 &&
-        p->size[FC_WIDTH] <= WIDE)
-        return FC_POOL_SLIDES;
+    if (is_narrow(p) && p->kernel[FC_DEPTH] == 1 && p->size[FC_WIDTH] <= WIDE) return FC_POOL_SLIDES;
     if (stride <= 2 && k <= FEW && (stride == 1 || p->dilation[FC_WIDTH] == 1)) return FC_POOL_TAPS;
     const int halves = p->dilation[FC_WIDTH] == 1 && power_within(stride) * 2 >= stride && k >= stride;
     return stride > 2 && !halves && k <= FEW * stride && columns_under(p, 1) <= SHEET ? FC_POOL_TURNED : FC_POOL_LEVELS;
@@ -257,7 +262,8 @@ static void turn_planes(fc_pool_plan *plan)
     fc_pool_problem *p = &plan->problem;
     const ptrdiff_t lanes = plan->work.kernels->lanes;
     if (is_single(p) || !is_planar(p) || !is_compact(p->x_stride, p->size) || !is_compact(p->y_stride, p->out_size) ||
-        p->channels < lanes / 2 || (volume(p->size) + volume(p->out_size)) * lanes > TURNED ||
+        p->channels < lanes / 2 ||
+        (volume(p->size) + volume(p->out_size)) * (is_narrow(p) ? FC_LANES_MAX : lanes) > TURNED ||
         columns_under(p, p->out_size[FC_WIDTH]) * lanes > TURNED)
         return;
     plan->planes = p->channels;
