@@ -50,6 +50,20 @@ void fc_epilogue(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t 
     }
 }
 
+void fc_epilogue_soon(const fc_conv_plan *p, const fc_buffers *b, const fc_tile *t)
+{
+    if (p->problem.residual == FC_NO_RESIDUAL) return;
+    const ptrdiff_t line = FC_ALIGN / (ptrdiff_t)p->work.kernels->size;
+    for (int j = 0; j < t->vectors; j++) {
+        const ptrdiff_t n = t->repeats > 1 ? t->repeats * t->vectors * t->lanes[0] : t->lanes[j];
+        for (int i = 0; i < t->rows; i++) {
+            const void *residual = residual_at(b, fc_to(p, t->y[j], i * t->y_row));
+            for (ptrdiff_t at = 0; at < n; at += line) __builtin_prefetch(fc_at(p, residual, at));
+        }
+        if (t->repeats > 1) return;
+    }
+}
+
 void fc_epilogue_tile(const fc_conv_plan *p, const fc_buffers *b, const fc_tile *t)
 {
     const ptrdiff_t lanes = p->work.kernels->lanes;

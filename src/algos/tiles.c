@@ -3,7 +3,11 @@
 #include <string.h>
 #include "algos.h"
 
-enum { TILE_ROWS = 8, TILE_COLUMNS = FC_VECTORS * FC_LANES_MAX };
+enum {
+    TILE_ROWS = 8,
+    TILE_COLUMNS = FC_VECTORS * FC_LANES_MAX,
+    FETCHED = 4 /* tiles whose residual is on its way while they are computed */
+};
 
 /* Multiply-adds, and columns to prepare, of the items from first to end, counted in multiply-adds of one step. */
 static double load_of(const fc_conv_plan *p, ptrdiff_t columns, ptrdiff_t first, ptrdiff_t end, double pack_cost)
@@ -100,7 +104,8 @@ static void run_scattered(const fc_conv_plan *p, const fc_phase *f, const fc_buf
 static ptrdiff_t repeats_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t column, ptrdiff_t columns)
 {
     const ptrdiff_t wide = FC_VECTORS * p->work.kernels->lanes;
-    return fc_max(fc_min(columns, f->run - column % f->run) / wide, 1);
+    const ptrdiff_t repeats = fc_max(fc_min(columns, f->run - column % f->run) / wide, 1);
+    return p->problem.residual == FC_NO_RESIDUAL ? repeats : fc_min(repeats, FETCHED);
 }
 
 void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const fc_block *o)
@@ -153,6 +158,7 @@ void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, 
         }
         t->y[j] = fc_to(p, y, at == column[j] ? f->origin + at : fc_y_offset(p, f, column[j]));
     }
+    if (t->last) fc_epilogue_soon(p, b, t);
     p->work.kernels->gemm_tile(t);
     if (t->last) fc_epilogue_tile(p, b, t);
 }
