@@ -363,7 +363,7 @@ def test_no_room_is_handed_out_twice():
 
     def work(seed):
         draw, kept = random.Random(seed), []
-        for n in range(150):
+        for n in range(100):
             y = fc.relu(image)
             y[...] = mark = seed * 1000 + n
             kept.append((y[:, draw.randrange(40) :], mark))
@@ -378,7 +378,7 @@ def test_no_room_is_handed_out_twice():
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(work, range(16)))
+        assert all(pool.map(work, range(8)))
     assert sum(room.nbytes for room in _memory._warm) <= _memory.WARM_BYTES
 
 
