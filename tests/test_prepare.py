@@ -349,7 +349,10 @@ def test_other_shapes_threads_and_instruction_sets_plan_anew_without_the_model()
         *(((1, 3, 64, 64), {"isa": isa}) for isa in fastconv.isas() if isa != "baseline"),
     ]
     inputs = [pictures(shape) for shape, _ in settings]
-    expected = [model(x) for x in inputs]
+    expected = []
+    for x, (_, options) in zip(inputs, settings, strict=True):
+        with fastconv.using(**options):
+            expected.append(model(x))
     gone = weakref.ref(model)
     del model
     gc.collect()
