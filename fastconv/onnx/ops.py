@@ -61,6 +61,11 @@ def _op(*names: str) -> Callable[[Operator], Operator]:
     return register
 
 
+def _all(wrap: Callable[[Callable], Operator], functions: dict[str, Callable]) -> None:
+    """A row of the table for each function, made an operator in the same way."""
+    OPERATORS.update({op: wrap(function) for op, function in functions.items()})
+
+
 # --- convolution ------------------------------------------------------------------------------
 
 
@@ -440,9 +445,9 @@ def _power(a, b):
     return np.power(a, b).astype(a.dtype)
 
 
-OPERATORS |= {
-    op: _broadcast(function)
-    for op, function in {
+_all(
+    _broadcast,
+    {
         "Add": np.add,
         "Sub": np.subtract,
         "Mul": np.multiply,
@@ -456,8 +461,8 @@ OPERATORS |= {
         "Greater": np.greater,
         "LessOrEqual": np.less_equal,
         "GreaterOrEqual": np.greater_equal,
-    }.items()
-}
+    },
+)
 OPERATORS["Mod"] = _modulo
 
 
@@ -466,9 +471,9 @@ def _each(function: Callable) -> Operator:
     return lambda c, x: function(x)
 
 
-OPERATORS |= {
-    op: _each(function)
-    for op, function in {
+_all(
+    _each,
+    {
         "Abs": np.abs,
         "Neg": np.negative,
         "Exp": np.exp,
@@ -492,8 +497,8 @@ OPERATORS |= {
         "Softplus": lambda x: F.softplus(x),
         "HardSwish": lambda x: F.hardswish(x),
         "Mish": lambda x: x * F.tanh(F.softplus(x)),
-    }.items()
-}
+    },
+)
 
 
 def _fold(function: Callable) -> Operator:
@@ -507,7 +512,7 @@ def _fold(function: Callable) -> Operator:
     return operator
 
 
-OPERATORS |= {"Sum": _fold(np.add), "Max": _fold(np.maximum), "Min": _fold(np.minimum)}
+_all(_fold, {"Sum": np.add, "Max": np.maximum, "Min": np.minimum})
 
 
 @_op("Mean")
@@ -838,9 +843,9 @@ def _sum(x, axis, keepdims):
     return np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)
 
 
-OPERATORS |= {
-    op: _reduce(function)
-    for op, function in {
+_all(
+    _reduce,
+    {
         "ReduceSum": _sum,
         "ReduceMean": lambda x, axis, keep: np.mean(x, axis=axis, keepdims=keep).astype(x.dtype),
         "ReduceMax": lambda x, axis, keep: np.max(x, axis, keepdims=keep, initial=_least(x.dtype)),
@@ -851,8 +856,8 @@ OPERATORS |= {
         "ReduceSumSquare": lambda x, axis, keep: _sum(x * x, axis, keep),
         "ReduceLogSum": lambda x, axis, keep: np.log(_sum(x, axis, keep)),
         "ReduceLogSumExp": _log_sum_exp,
-    }.items()
-}
+    },
+)
 
 
 def _arg(function: Callable) -> Operator:
