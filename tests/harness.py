@@ -7,6 +7,7 @@ missing on a machine is an `Unavailable`, which `program` turns into a skipped t
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +100,9 @@ def build(machine: Machine) -> Path:
         everything.update(path.read_bytes())
     folder = BUILDS / machine.architecture / everything.hexdigest()[:16]
     program = folder / "harness"
-    if not program.exists():
+    with _alone(folder.parent):
+        if program.exists():
+            return program
         _forget_older_builds(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             made = _made_by_setup(sources) if machine.architecture == NATIVE and openmp else {}
@@ -121,8 +125,17 @@ def _made_by_setup(sources: list[Path]) -> dict[str, Path]:
     return {path.stem: path for path in objects if path.stat().st_mtime > newest}
 
 
+@contextmanager
+def _alone(folder: Path):
+    """Holds off other processes, which then find what this one has built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _forget_older_builds(folder: Path):
-    for path in folder.parent.glob("*") if folder.parent.exists() else ():
+    for path in folder.parent.iterdir():
         shutil.rmtree(path, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
