@@ -4,8 +4,8 @@
     (y,) = session.run(None, {"x": x})
 
 wire.py reads the file's format, schema.py says what its fields are, tensors.py and model.py make
-arrays and nodes of them, ops.py has an operator each, network.py makes a module of the nodes, which
-is prepared like any other, and session.py runs it.
+arrays and nodes of them, ops.py has an operator each, from windows.py, values.py and shapes.py,
+network.py makes a module of the nodes, which is prepared like any other, and session.py runs it.
 """
 
 from fastconv.onnx.model import Model, load

@@ -1,0 +1,83 @@
+"""What all operators of ONNX share: the node they are called for, and the table they are put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.nn.graph import Traced
+from fastconv.onnx.model import Node
+from fastconv.onnx.wire import DependsOnValues, ModelError
+
+
+class Context:
+    """A node on its way: its attributes, with their defaults where they are asked for."""
+
+    def __init__(self, node: Node, opset: int) -> None:
+        self.node, self.opset, self.attributes = node, opset, node.attributes
+
+    def __call__(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def constant(self, value: Any, what: str) -> np.ndarray:
+        """The values of an input that decides about shapes. DependsOnValues: it is being recorded."""
+        if isinstance(value, Traced):
+            raise DependsOnValues(f"{self.node.op} {self.node.name!r}: {what}")
+        return np.asarray(value)
+
+    def ints(self, value: Any, name: str) -> list[int] | None:
+        """Integers that were an attribute in older opsets and are an input in newer ones."""
+        if value is None:
+            value = self(name)
+        return None if value is None else [int(each) for each in self.constant(value, name).ravel()]
+
+    def error(self, text: str) -> ModelError:
+        """For what this node asks and is not supported."""
+        return ModelError(f"{self.node.op} {self.node.name!r}: {text}")
+
+
+Operator = Callable[..., Any]
+OPERATORS: dict[str, Operator] = {}
+
+
+def register(*names: str) -> Callable[[Operator], Operator]:
+    """A decorator: the function is the operator of these names."""
+
+    def put(function: Operator) -> Operator:
+        OPERATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return put
+
+
+def register_all(wrap: Callable[[Callable], Operator], functions: dict[str, Callable]) -> None:
+    """A row of the table for each function, made an operator in the same way."""
+    OPERATORS.update({op: wrap(function) for op, function in functions.items()})
+
+
+def wide(function: Operator) -> Operator:
+    """Half floats are computed as float32 and rounded once."""
+
+    def operator(c: Context, x, *others):
+        if x.dtype != np.float16:
+            return function(c, x, *others)
+        others = [None if each is None else each.astype(np.float32) for each in others]
+        return function(c, x.astype(np.float32), *others).astype(np.float16)
+
+    return operator
+
+
+def along(values: Any, axis: int, ndim: int) -> Any:
+    """One value an index of an axis, shaped so that it spreads over the others."""
+    if values.ndim == 0 or values.size == 1:
+        return values.reshape(())
+    return values.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+
+def least(kind: np.dtype) -> Any:
+    """What the largest of nothing is."""
+    if kind.kind == "b":
+        return False
+    return -np.inf if kind.kind == "f" else np.iinfo(kind).min
