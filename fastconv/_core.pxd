@@ -100,5 +100,5 @@ cdef extern from "fastconv.h" nogil:
     int fc_max_threads()
     int fc_processors()
     void fc_before_fork()
-    void fc_after_fork()
+    void fc_after_fork(int child)
     double fc_fma_burn(int, fc_type, int, ptrdiff_t)

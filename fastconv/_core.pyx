@@ -790,8 +790,13 @@ def before_fork():
 
 
 def after_fork():
-    """Parent and child may make a team of their own again."""
-    fc_after_fork()
+    """The parent may make a team again."""
+    fc_after_fork(False)
+
+
+def after_fork_in_child():
+    """The child, which has one thread, may make a team of its own."""
+    fc_after_fork(True)
 
 
 def fma_peak(dtype_char, threads=1, seconds=0.05):

@@ -18,21 +18,41 @@ from ._version import __version__
 PRECISIONS = ("highest",)
 
 
-def _quota(path: str = "/sys/fs/cgroup") -> float:
-    """CPUs that the container's quota allows: cgroup v2's cpu.max, v1's cfs files; infinity where there is none."""
+def _quota(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> float:
+    """CPUs that quotas allow: the least of this process's control group and those around it; infinity where none is.
+
+    In a container its own group is the root; under systemd and others it lies somewhere beneath.
+    """
+    folders = {root, f"{root}/cpu"}
     try:
-        with open(f"{path}/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
+        with open(own, encoding="utf-8") as file:
+            lines = file.read().splitlines()
     except (OSError, ValueError):
-        pass
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = [f"{root}/cpu" if controllers else root, *path.strip("/").split("/")]
+        if ".." not in names:
+            folders.update("/".join(names[:n]) for n in range(1, len(names) + 1))
+    return min(map(_quota_of, folders))
+
+
+def _quota_of(folder: str) -> float:
+    """CPUs that one control group allows: cgroup v2's cpu.max, v1's cfs files."""
     try:
-        with open(f"{path}/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
-            quota = int(file.read())
-        with open(f"{path}/cpu/cpu.cfs_period_us", encoding="ascii") as file:
-            period = int(file.read())
-        return quota / period if quota > 0 and period > 0 else math.inf
-    except (OSError, ValueError):
+        try:
+            with open(f"{folder}/cpu.max", encoding="ascii") as file:
+                quota, period = file.read().split()
+        except FileNotFoundError:
+            with open(f"{folder}/cpu.cfs_quota_us", encoding="ascii") as file:
+                quota = file.read()
+            with open(f"{folder}/cpu.cfs_period_us", encoding="ascii") as file:
+                period = file.read()
+        return int(quota) / int(period) if int(quota) > 0 and int(period) > 0 else math.inf
+    except (OSError, ValueError):  # "max" is no number
         return math.inf
 
 
@@ -76,7 +96,9 @@ def _threads(op: str, n: object) -> int:
 
 _core.set_defaults(isa=_isa_cap(), limit=_cpus())
 os.register_at_fork(
-    before=_core.before_fork, after_in_parent=_core.after_fork, after_in_child=_core.after_fork
+    before=_core.before_fork,
+    after_in_parent=_core.after_fork,
+    after_in_child=_core.after_fork_in_child,
 )
 
 

@@ -223,7 +223,7 @@ int fc_openmp(void);
 int fc_max_threads(void);
 int fc_processors(void); /* that OpenMP may use, counted before it bound threads to them */
 void fc_before_fork(void);
-void fc_after_fork(void); /* in the parent and in the child */
+void fc_after_fork(int child); /* in the parent, and in the child */
 
 /* Multiply-adds at full speed from registers: runs the ISA's FMA chain, returns the flops done (to be timed). */
 double fc_fma_burn(int isa, fc_type type, int threads, ptrdiff_t rounds);

@@ -4,6 +4,8 @@
 #include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
+#include <pthread.h>
+#include <sys/mman.h>
 #endif
 #include "kernels/kernels.h"
 #include "dispatch.h"
@@ -63,8 +65,57 @@ static void run_part(const job *j, int part)
 }
 
 #ifdef _OPENMP
-/* One team at a time: a call that finds it busy runs every part on its caller's thread. */
+/* One team at work at a time: a call that finds one runs every part on its caller's thread. But libgomp keeps a team for
+ * each thread that ever had one, until that thread ends; so only this many are kept, and others let go after each call. */
+enum { MOST_TEAMS = 8 };
 static atomic_flag team_busy = ATOMIC_FLAG_INIT;
+static atomic_int teams;           /* threads that keep one */
+static _Thread_local int team = 1; /* threads of the largest that this thread has had */
+static pthread_key_t keeper;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void keeper_ended(void *counter) { atomic_fetch_sub((atomic_int *)counter, 1); }
+static void make_keeper(void) { pthread_key_create(&keeper, keeper_ended); }
+
+static void let_go(void)
+{
+    omp_pause_resource_all(omp_pause_soft);
+    if (team == 1) return;
+    team = 1;
+    pthread_setspecific(keeper, NULL);
+    atomic_fetch_sub(&teams, 1);
+}
+
+/* Makes `*missing` threads, all of which exist before the first ends, and counts down to those that could not be made. */
+static void *make(void *missing)
+{
+    int *left = missing;
+    pthread_t next;
+    if (*left == 0) return NULL;
+    --*left;
+    if (pthread_create(&next, NULL, make, left)) ++*left;
+    else pthread_join(next, NULL);
+    return NULL;
+}
+
+/* libgomp ends the process when it cannot make a thread, or has no memory to say so. So threads that are not there yet are
+ * tried first, and two more, because those that just ended may still be counted; and a room for what libgomp allocates.
+ * What another process or thread takes in between is not seen. */
+static int team_for(int wanted)
+{
+    enum { SPARE = 2, ROOM = 1 << 20 };
+    if (wanted <= team) return wanted;
+    int missing = wanted - 1 + SPARE;
+    make(&missing);
+    void *room = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) return team;
+    munmap(room, ROOM);
+    wanted -= missing;
+    if (wanted <= team) return team;
+    pthread_once(&once, make_keeper);
+    if (team == 1 && pthread_setspecific(keeper, &teams) == 0) atomic_fetch_add(&teams, 1);
+    return team = wanted;
+}
 #endif
 
 static void run_parts(const job *j)
@@ -72,13 +123,14 @@ static void run_parts(const job *j)
     const int parts = j->work->parts;
 #ifdef _OPENMP
     if (parts > 1 && !omp_in_parallel() && !atomic_flag_test_and_set(&team_busy)) {
-        const int most = omp_get_num_procs();
-#pragma omp parallel num_threads(parts < most ? parts : most)
+        const int most = omp_get_num_procs(), threads = team_for(parts < most ? parts : most);
+#pragma omp parallel num_threads(threads)
         {
             const __typeof__(fp_enter()) saved = fp_enter();
             for (int part = omp_get_thread_num(); part < parts; part += omp_get_num_threads()) run_part(j, part);
             fp_leave(saved);
         }
+        if (atomic_load(&teams) > MOST_TEAMS) let_go();
         atomic_flag_clear(&team_busy);
         return;
     }
@@ -115,13 +167,14 @@ void fc_before_fork(void)
 #ifdef _OPENMP
     const struct timespec pause = { .tv_nsec = 20000 };
     while (atomic_flag_test_and_set(&team_busy)) nanosleep(&pause, NULL);
-    omp_pause_resource_all(omp_pause_soft);
+    let_go();
 #endif
 }
 
-void fc_after_fork(void)
+void fc_after_fork(int child)
 {
 #ifdef _OPENMP
+    if (child) atomic_store(&teams, 0);
     atomic_flag_clear(&team_busy);
 #endif
 }
@@ -131,6 +184,7 @@ double fc_fma_burn(int isa, fc_type type, int threads, ptrdiff_t rounds)
     const fc_kernels *k = fc_kernels_of(isa, type);
     double flops = 0;
 #ifdef _OPENMP
+    threads = team_for(threads);
 #pragma omp parallel num_threads(threads) reduction(+ : flops)
 #endif
     flops += k->fma_burn(rounds);

@@ -223,22 +223,37 @@ def test_nonsense_for_openmp_is_survived(value):
 
 
 @pytest.mark.parametrize(
-    ("files", "cpus"),
+    ("files", "groups", "cpus"),
     [
-        ({}, np.inf),
-        ({"cpu.max": "max 100000"}, np.inf),
-        ({"cpu.max": "150000 100000"}, 1.5),
-        ({"cpu.max": "nonsense"}, np.inf),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, np.inf),
-        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ({}, "", np.inf),
+        ({"cpu.max": "max 100000"}, "0::/", np.inf),
+        ({"cpu.max": "150000 100000"}, "0::/", 1.5),
+        ({"cpu.max": "150000 100000"}, "nonsense", 1.5),
+        ({"cpu.max": "nonsense"}, "0::/", np.inf),
+        ({"cpu.max": "1 0"}, "0::/", np.inf),
+        ({"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, "0::/a/b", 2),
+        ({"a/cpu.max": "200000 100000", "a/b/cpu.max": "100000 100000"}, "0::/a/b", 1),
+        ({"a/cpu.max": "200000 100000", "c/cpu.max": "100000 100000"}, "0::/a/b", 2),
+        ({"a/cpu.max": "200000 100000"}, "0::/../../a", np.inf),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu:/", np.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "", 0.5),
+        (
+            {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"},
+            "5:memory:/c\n4:cpu,cpuacct:/a\n0::/c",
+            0.5,
+        ),
     ],
 )
-def test_the_quota_of_a_container_is_read(tmp_path, files, cpus):
+def test_the_quota_of_a_container_is_read(tmp_path, files, groups, cpus):
     for name, text in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text + "\n", "ascii")
-    assert _options._quota(str(tmp_path)) == cpus
+    own = tmp_path / "own"
+    own.write_text(groups + "\n", "ascii")
+    assert _options._quota(str(tmp_path), str(own)) == cpus
+    if not groups:
+        assert _options._quota(str(tmp_path), str(tmp_path / "missing")) == cpus
 
 
 def test_a_quota_is_rounded_up_and_at_least_one(monkeypatch):

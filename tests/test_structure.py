@@ -46,7 +46,9 @@ HEADERS = {
     "immintrin.h": "vec/*.h",
     "arm_neon.h": "vec/*.h",
     "omp.h": "parallel.c",
+    "pthread.h": "parallel.c",
     "stdatomic.h": "parallel.c",
+    "sys/mman.h": "parallel.c",
     "time.h": "parallel.c",
 }
 # what is written in one place only, or nowhere
