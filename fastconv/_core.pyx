@@ -336,7 +336,7 @@ cdef class ConvPlan(Plan):
         if room is None:
             room = _Array(_memory.packed(self.plan.packed_bytes + FC_ALIGN), True)
             with nogil:
-                memset((<_Array>room).view.buf, 0, self.plan.packed_bytes + FC_ALIGN)  # `pack` shows what lies between
+                memset(_aligned((<_Array>room).view.buf), 0, self.plan.packed_bytes)  # `pack` shows what lies between
                 fc_conv_pack(&self.plan, w, _aligned((<_Array>room).view.buf))
             prepared[self.packing] = room
         return _aligned((<_Array>room).view.buf)

@@ -135,9 +135,12 @@ def lp_root(mean: np.ndarray, count: int, power: float, dtype: np.dtype) -> np.n
 
 @quiet
 def lp_powers(x: np.ndarray, power: float) -> np.ndarray:
-    """What goes into the average; float16 is computed in float32."""
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    return wide ** wide.dtype.type(power)
+    """What goes into the average; float16 is computed in float32.
+
+    Of a dense copy, as NumPy's powers of arrays with gaps have other bits.
+    """
+    wide = x.astype(np.float32 if x.dtype == np.float16 else x.dtype.newbyteorder("="), order="K")
+    return np.power(wide, wide.dtype.type(power), out=wide)
 
 
 # --- padding and resampling ---------------------------------------------------------------------

@@ -5,8 +5,6 @@ ends; around them and in them lie bytes that would show: NaN where something is 
 trespass kills the process, so the cases run in one of their own, which names each before it runs.
 """
 
-import ctypes
-import mmap
 import os
 import signal
 import subprocess
@@ -21,18 +19,14 @@ import cases
 import fastconv as fc
 from cases import DTYPES, parse
 from fastconv import _memory
-
-ALIGNMENT = 64  # FC_ALIGN: by which the door moves a workspace's beginning
-UNTOUCHED, NAN = 0xA5, 0xFF
-SIDES = ("end", "begin")
+from fastconv.testing import guards
+from fastconv.testing._fences import ALIGNMENT, FORMS, SIDES, Allocator, fenced
 
 CONVOLUTIONS = cases.chosen(
     cases.NASTY,
     cases.generated(60, seed=5, most_work=50_000),
     [case for case in cases.BLOCKED if case.work < 500_000],
 )
-#: Rows next to each other, or three elements apart, or everything backwards.
-FORMS = ("packed", "apart", "backwards")
 IN_EVERY_FORM = [
     parse(line)
     for line in (
@@ -65,93 +59,11 @@ OTHERS = [
     ("relu", (5, 13), {}),
 ]
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
-
-class Fenced:
-    """Whole pages between two that may not be touched; `inside` are the bytes that may."""
-
-    def __init__(self, nbytes: int):
-        size = max(-(-nbytes // mmap.PAGESIZE), 1) * mmap.PAGESIZE
-        self.map = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
-        self.inside = self.bytes(size, 0)
-        self.inside[:] = UNTOUCHED
-        first = self.inside.ctypes.data
-        for page in (first - mmap.PAGESIZE, first + size):
-            if _libc.mprotect(page, mmap.PAGESIZE, 0):
-                raise OSError(ctypes.get_errno(), "mprotect")
-
-    def bytes(self, nbytes: int, start: int) -> np.ndarray:
-        return np.frombuffer(self.map, np.uint8, nbytes, mmap.PAGESIZE + start)
-
-    def place(self, nbytes: int, side: str) -> np.ndarray:
-        """The first or the last bytes inside."""
-        return self.bytes(nbytes, self.inside.size - nbytes if side == "end" else 0)
-
-
-def fenced_copy(a: np.ndarray, side: str, form: str = "packed") -> tuple[Fenced, np.ndarray]:
-    """A copy of `a` whose outermost element lies at the fence."""
-    gap = 3 if form == "apart" else 0
-    *rows, row = a.shape
-    span = ((prod(rows) - 1) * (row + gap) + row) * a.itemsize
-    fence = Fenced(span)
-    strides = [a.itemsize]
-    for n in reversed(a.shape[1:]):
-        strides.append(strides[-1] * n if len(strides) > 1 else (n + gap) * a.itemsize)
-    flat = fence.place(span, side).view(a.dtype)
-    view = as_strided(flat, a.shape, strides[::-1])
-    if form == "backwards":
-        view = np.flip(view)
-    view[...] = a
-    return fence, view
-
-
-class Allocator:
-    """Stands in for _memory._allocate: everything it gives lies at a fence and is full of NaN."""
-
-    def __init__(self, side: str):
-        self.side = side
-        self.given: list[tuple[Fenced, int, np.ndarray]] = []
-
-    def __call__(self, shape, dtype) -> np.ndarray:
-        dtype = np.dtype(dtype)
-        nbytes = int(np.prod(shape)) * dtype.itemsize
-        if dtype != np.uint8:
-            fence = Fenced(nbytes)
-            place = fence.place(nbytes, self.side)
-            place[:] = NAN
-            self.given.append((fence, 0, place))
-            return place.view(dtype).reshape(shape)
-        # A workspace: what its user takes of it begins at a multiple of ALIGNMENT. So that this ends
-        # at the fence, the workspace begins one byte behind such a multiple and has one byte beyond.
-        used = nbytes - ALIGNMENT
-        fence = Fenced(nbytes)
-        start = fence.inside.size - used - ALIGNMENT + 1 if self.side == "end" else 0
-        fence.bytes(used + ALIGNMENT - 1, start)[:] = NAN
-        slack = fence.bytes(ALIGNMENT - 1, start if self.side == "end" else start + used)
-        self.given.append((fence, ALIGNMENT - 1, slack))
-        return fence.bytes(nbytes, start)
-
-    def check(self, line: str):
-        for fence, slack, place in self.given:
-            assert not slack or (place == NAN).all(), f"{line}: the workspace's slack is written"
-            if not slack:
-                assert_untouched(fence, place, line)
-        self.given.clear()
-        fc.free_memory()
-
-
-def assert_untouched(fence: Fenced, view: np.ndarray, line: str):
-    """All bytes inside the fence that are not elements of view are as they were."""
-    foreign = np.ones(fence.inside.size, bool)
-    first = view.__array_interface__["data"][0] - fence.inside.ctypes.data
-    at = np.zeros(1, np.intp)
-    for n, stride in zip(view.shape, view.strides, strict=True):
-        at = (at[:, None] + np.arange(n) * stride).ravel()
-    for byte in range(view.itemsize):
-        foreign[first + at + byte] = False
-    assert (fence.inside[foreign] == UNTOUCHED).all(), f"{line}: bytes beside the array are written"
+def settle(allocator: Allocator):
+    """What was allocated is looked at, and nothing is kept for the next call."""
+    allocator.check()
+    fc.free_memory()
 
 
 def run_convolutions(side: str, allocator: Allocator):
@@ -160,22 +72,22 @@ def run_convolutions(side: str, allocator: Allocator):
             print(case, np.dtype(dtype).name, side, flush=True)
             arrays = case.reals(dtype)
             expected = {engine: y.copy() for engine, y in cases.results(case, *arrays)}
-            allocator.check(str(case))
-            fenced = [(None, None) if a is None else fenced_copy(a, side) for a in arrays]
-            for engine, y in cases.results(case, *(a for _, a in fenced), threads=(1,)):
+            settle(allocator)
+            lying = [(None, None) if a is None else fenced(a, side) for a in arrays]
+            for engine, y in cases.results(case, *(a for _, a in lying), threads=(1,)):
                 np.testing.assert_array_equal(y, expected[engine], engine)
                 assert np.isfinite(y).all(), engine  # no NaN of a workspace
-                allocator.check(engine)
+                settle(allocator)
             first = next(iter(expected.values()))
-            fenced.append(fenced_copy(first, side))
-            added = fenced[-1][1]
-            for engine, y in cases.results(case, *(a for _, a in fenced[:3]), residual=added):
+            lying.append(fenced(first, side))
+            added = lying[-1][1]
+            for engine, y in cases.results(case, *(a for _, a in lying[:3]), residual=added):
                 np.testing.assert_allclose(y, 2 * expected[engine], 1e-3, 1e-3, err_msg=engine)
-                allocator.check(engine)
-            for (fence, view), a in zip(fenced, (*arrays, first), strict=True):
+                settle(allocator)
+            for (fence, view), a in zip(lying, (*arrays, first), strict=True):
                 if fence:
                     np.testing.assert_array_equal(view, a)
-                    assert_untouched(fence, view, str(case))
+                    fence.check(view)
 
 
 def run_forms(side: str, allocator: Allocator):
@@ -185,17 +97,17 @@ def run_forms(side: str, allocator: Allocator):
                 print(case, np.dtype(dtype).name, side, form, flush=True)
                 x, w, b = case.reals(dtype)
                 expected = {engine: y.copy() for engine, y in cases.results(case, x, w, b)}
-                allocator.check(str(case))
-                _, x = fenced_copy(x, side, form)
-                _, w = fenced_copy(w, side, form)
+                settle(allocator)
+                _, x = fenced(x, side, form)
+                _, w = fenced(w, side, form)
                 blank = np.full(case.y_shape, np.nan, dtype)
-                fence, out = fenced_copy(blank, side, form)
+                fence, out = fenced(blank, side, form)
                 for engine, y in cases.results(case, x, w, b, out=out):
                     np.testing.assert_array_equal(y, expected[engine], engine)
                     assert np.isfinite(y).all(), engine
-                    assert_untouched(fence, out, f"{engine} {form}")
+                    fence.check(out)
                     out[...] = np.nan
-                    allocator.check(engine)
+                    settle(allocator)
 
 
 def run_others(side: str, allocator: Allocator):
@@ -203,25 +115,33 @@ def run_others(side: str, allocator: Allocator):
         for dtype in DTYPES:
             print(name, shape, options, np.dtype(dtype).name, side, flush=True)
             x = cases.random_values(1, prod(shape), dtype, -3, 2).reshape(shape)
-            fence, fenced = fenced_copy(x, side)
+            fence, view = fenced(x, side)
             for isa in fc.isas():
                 with fc.using(isa=isa):
                     expected = getattr(fc, name)(x.copy(), **options)
-                    got = getattr(fc, name)(fenced, **options)
+                    got = getattr(fc, name)(view, **options)
                     np.testing.assert_array_equal(np.array(got), np.array(expected), name)
                     assert np.isfinite(np.array(got)).all(), name
-                    allocator.check(name)
-            assert_untouched(fence, fenced, name)
+                    settle(allocator)
+            fence.check(view)
+
+
+def run_random(side: str, _):
+    """A few of the thousands that `python -m fastconv.testing guards` runs."""
+    for index in range(SIDES.index(side), 300, 2):
+        line = guards.line(index)
+        print(line, flush=True)
+        assert guards.check(line)["calls"] > 0
 
 
 def trespass(side: str):
     """Reads the byte beyond a workspace of one byte, or before an array."""
     if side == "end":
-        workspace = Allocator(side)((1 + ALIGNMENT,), np.uint8)
+        workspace = Allocator(side).allocate((ALIGNMENT + ALIGNMENT,), np.uint8)
         print(workspace[-2], flush=True)
         print(workspace[-1], flush=True)
     else:
-        _, a = fenced_copy(np.zeros(3, np.float32), side)
+        _, a = fenced(np.zeros(3, np.float32), side)
         print(as_strided(a, (2,), (-4,))[0], flush=True)
         print(as_strided(a, (2,), (-4,))[1], flush=True)
 
@@ -230,10 +150,9 @@ def child(what: str, side: str):
     if what == "trespass":
         trespass(side)
         return
-    _memory._allocate = allocator = Allocator(side)
-    {"convolutions": run_convolutions, "forms": run_forms, "others": run_others}[what](
-        side, allocator
-    )
+    allocator = Allocator(side)
+    _memory._allocate = allocator.allocate
+    globals()[f"run_{what}"](side, allocator)
     print("done", flush=True)
 
 
@@ -246,7 +165,7 @@ def run_child(what: str, side: str):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("what", ("convolutions", "forms", "others"))
+@pytest.mark.parametrize("what", ("convolutions", "forms", "others", "random"))
 def test_no_byte_beyond_an_array_is_touched(what, side):
     done = run_child(what, side)
     last = done.stdout.splitlines()[-1:]

@@ -583,3 +583,14 @@ def test_generated_problems_give_exactly_the_reference(case, dtype, isa, threads
             found = case.of(fc, x, return_indices=True)
             for got, want in zip(found, case.of(reference, x, return_indices=True), strict=True):
                 assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers_of_an_array_with_gaps_have_the_same_bits(dtype):
+    x = np.random.default_rng(5).random((2, 3, 17, 40)).astype(dtype)
+    apart = np.repeat(x, 2, axis=3)[..., ::2]
+    backwards = np.flip(np.flip(x).copy())
+    for power in (1.5, 3):
+        want = fc.lp_pool2d(x, power, (2, 5))
+        for view in (apart, backwards, x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)):
+            assert_array_equal(fc.lp_pool2d(view, power, (2, 5)), want)
