@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from fastconv.nn.graph import Traced
+from fastconv.onnx.budget import Budget
 from fastconv.onnx.model import Node
 from fastconv.onnx.wire import DependsOnValues, ModelError
 
@@ -15,8 +16,9 @@ from fastconv.onnx.wire import DependsOnValues, ModelError
 class Context:
     """A node on its way: its attributes, with their defaults where they are asked for."""
 
-    def __init__(self, node: Node, opset: int) -> None:
+    def __init__(self, node: Node, opset: int, budget: Budget) -> None:
         self.node, self.opset, self.attributes = node, opset, node.attributes
+        self._budget = budget
 
     def __call__(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
@@ -24,7 +26,7 @@ class Context:
     def constant(self, value: Any, what: str) -> np.ndarray:
         """The values of an input that decides about shapes. DependsOnValues: it is being recorded."""
         if isinstance(value, Traced):
-            raise DependsOnValues(f"{self.node.op} {self.node.name!r}: {what}")
+            raise DependsOnValues(what)
         return np.asarray(value)
 
     def ints(self, value: Any, name: str) -> list[int] | None:
@@ -33,9 +35,21 @@ class Context:
             value = self(name)
         return None if value is None else [int(each) for each in self.constant(value, name).ravel()]
 
+    def room(self, shape: Iterable[int], kind: np.dtype, taps: int = 1) -> None:
+        """Called before an array is made whose size the model decides, each element from `taps` others.
+
+        ModelError: it is more than the model may have.
+        """
+        self._budget.ask(shape, kind, taps)
+
+    def room_to_spread(self, *arrays: Any) -> None:
+        """`room` for what NumPy makes of these arrays, element by element."""
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        self.room(shape, np.result_type(*(array.dtype for array in arrays)))
+
     def error(self, text: str) -> ModelError:
-        """For what this node asks and is not supported."""
-        return ModelError(f"{self.node.op} {self.node.name!r}: {text}")
+        """For what this node asks and is not supported. Who calls the operator adds its name."""
+        return ModelError(text)
 
 
 Operator = Callable[..., Any]

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from fastconv import nn
+from fastconv.onnx.budget import Budget, default_memory, default_work
 from fastconv.onnx.model import Model, Node
 from fastconv.onnx.ops import OPERATORS, Context
-from fastconv.onnx.wire import ModelError
+from fastconv.onnx.wire import DependsOnValues, ModelError
 
 # What an operator may raise on inputs that do not fit together.
-_MISFITS = (TypeError, ValueError, IndexError, AttributeError, KeyError, ZeroDivisionError)
+_MISFITS = (TypeError, ValueError, IndexError, AttributeError, KeyError, ArithmeticError)
 
 
 class Step(nn.Module):
-    """One node: `forward(*inputs)` gives its outputs, always as a tuple."""
+    """One node: `forward(budget, *inputs)` gives its outputs by name."""
 
     def __init__(self, node: Node, opset: int) -> None:
         super().__init__()
-        self.context = Context(node, opset)
+        self.node, self.opset = node, opset
 
-    def forward(self, *inputs: Any) -> tuple:
-        """Inputs that are left out are None. ModelError: they do not fit the operator."""
-        node = self.context.node
+    def forward(self, budget: Budget, *inputs: Any) -> dict[str, Any]:
+        """Inputs that are left out are None. ModelError: they do not fit the operator, or the budget."""
+        node = self.node
         try:
-            result = OPERATORS[node.op](self.context, *inputs)
-        except ModelError:
+            result = OPERATORS[node.op](Context(node, self.opset, budget), *inputs)
+            results = result if isinstance(result, tuple) else (result,)
+            named = {name: y for name, y in zip(node.outputs, results, strict=False) if name}
+            for name, y in named.items():
+                budget.hold(name, y)
+        except DependsOnValues:
             raise
         except _MISFITS as error:
             raise ModelError(f"{node.op} {node.name!r}: {error}") from error
-        return result if isinstance(result, tuple) else (result,)
+        return named
 
 
 class Network(nn.Module):
     """The nodes in their order; `forward` takes and gives arrays in the order of the model's lists.
 
+    memory: bytes that the values of a run may take together; work: the multiply-adds, or what takes as
+    long, that a run may do. None: see budget.py.
     ModelError: the model has operators that are not supported, all of which are named.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, memory: int | None = None, work: int | None = None) -> None:
         super().__init__()
         unknown = sorted({node.op for node in model.nodes} - {*OPERATORS})
         if unknown:
@@ -48,18 +57,26 @@ class Network(nn.Module):
         self.model = model
         self.steps = nn.ModuleList(Step(node, model.opset) for node in model.nodes)
         self._last_uses = _last_uses(model)
+        self._memory, self._work = memory, work
+        self._weights = sum(array.size for array in model.constants.values())
 
     def forward(self, *arrays: Any) -> tuple[Any, ...]:
         """The outputs for the inputs."""
         names = [value.name for value in self.model.inputs]
         values: dict[str, Any] = {**self.model.constants, **dict(zip(names, arrays, strict=True))}
-        for i, step in enumerate(self.steps):
-            node = self.model.nodes[i]
-            results = step(*(values[name] if name else None for name in node.inputs))
-            values |= {name: y for name, y in zip(node.outputs, results, strict=False) if name}
+        budget = self._budget(arrays)
+        for i, (node, step) in enumerate(zip(self.model.nodes, self.steps, strict=True)):
+            values |= step(budget, *(values[name] if name else None for name in node.inputs))
             for name in self._last_uses.get(i, ()):
                 values.pop(name, None)
+                budget.drop(name)
         return tuple(values[value.name] for value in self.model.outputs)
+
+    def _budget(self, arrays: Iterable[Any]) -> Budget:
+        fed = sum(prod(array.shape) for array in arrays)
+        memory = default_memory() if self._memory is None else self._memory
+        work = default_work(self._weights, fed) if self._work is None else self._work
+        return Budget(memory, work)
 
 
 def _last_uses(model: Model) -> dict[int, list[str]]:

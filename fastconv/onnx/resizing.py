@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ import numpy as np
 from fastconv.onnx.wire import ModelError
 
 
-def resize(x: Any, roi: list | None, scales: list | None, sizes: list | None, how: dict) -> Any:
-    """x with its axes resampled; `how` holds the node's attributes (operator Resize, opset 10 to 19)."""
+def resize(
+    x: Any, roi: list | None, scales: list | None, sizes: list | None, how: dict, room: Callable
+) -> Any:
+    """x with its axes resampled; `how` holds the node's attributes (operator Resize, opset 10 to 19).
+
+    room: called with the shape and type of what is about to be made, and how many elements make one.
+    """
     axes = [axis % x.ndim for axis in how.get("axes") or range(x.ndim)]
     lengths = [x.shape[axis] for axis in axes]
     if sizes is not None:
@@ -29,12 +35,18 @@ def resize(x: Any, roi: list | None, scales: list | None, sizes: list | None, ho
     for i, axis in enumerate(axes):
         ends = (0.0, 1.0) if roi is None else (roi[i], roi[i + len(axes)])
         if scales[i] != 1 or sizes[i] != lengths[i] or ends != (0.0, 1.0):
-            x = _resampled(x, axis, int(sizes[i]), scales[i], ends, how)
+            x = _resampled(x, axis, int(sizes[i]), scales[i], ends, how, room)
     return x
 
 
-def _resampled(x: Any, axis: int, size: int, scale: float, ends: tuple, how: dict) -> Any:
+def _resampled(
+    x: Any, axis: int, size: int, scale: float, ends: tuple, how: dict, room: Callable
+) -> Any:
     length, mode = x.shape[axis], how.get("mode", "nearest")
+    smoothing = min(scale, 1.0) if mode != "nearest" and how.get("antialias", 0) else 1.0
+    taps = 2 * math.ceil(2 / smoothing)
+    room((max(1, size), taps), np.dtype(np.float64))
+    room((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype, taps)
     at = _positions(
         size, length, scale, ends, how.get("coordinate_transformation_mode", "half_pixel")
     )
@@ -42,7 +54,6 @@ def _resampled(x: Any, axis: int, size: int, scale: float, ends: tuple, how: dic
         rows = _nearest(at, how.get("nearest_mode", "round_prefer_floor"))
         y = np.take(x, np.clip(rows, 0, length - 1), axis=axis)
     else:
-        smoothing = min(scale, 1.0) if how.get("antialias", 0) else 1.0
         rows, weights = _taps(at, mode, length, smoothing, how)
         y = _weighted(x, axis, rows, weights)
     if how.get("coordinate_transformation_mode") != "tf_crop_and_resize":

@@ -48,9 +48,16 @@ class InferenceSession:
     all float32, runs node after node instead. Many threads may run one session at once; results belong to the caller.
     Sizes that a model leaves open may be anything, those that it states are required.
 
+    A model file may come from anyone: sizes and work are compared with limits before anything is made.
+    memory_limit: bytes that a run's values may take together, weights in the file not counted; by default
+    half of what the machine, the container and RLIMIT_AS allow. work_limit: multiply-adds of a run, or
+    what takes as long; by default 10^12, some ten seconds, and 100 for each pair of a weight and a number
+    fed. Whoever trusts a model that needs more says so.
+
     sess_options: see SessionOptions. providers and whatever else ONNX Runtime takes: ignored.
     OSError: the path cannot be read. ModelError, a ValueError: what the file holds is damaged or not
-    supported, see `fastconv.onnx.model.load`; nothing has run then.
+    supported, see `fastconv.onnx.model.load`; nothing has run then. A run may raise it too: for inputs
+    that do not fit an operator, which is named, and for one that exceeds a limit.
     """
 
     def __init__(
@@ -59,9 +66,12 @@ class InferenceSession:
         sess_options: SessionOptions | None = None,
         providers: Sequence | None = None,
         provider_options: Sequence | None = None,
+        *,
+        memory_limit: int | None = None,
+        work_limit: int | None = None,
         **ignored: Any,
     ) -> None:
-        self._network = Network(load(path_or_bytes))
+        self._network = Network(load(path_or_bytes), memory_limit, work_limit)
         self._threads = getattr(sess_options, "intra_op_num_threads", 0) or None
         self._prepared: Any = None
         self._prepares = bool(self._model.inputs)

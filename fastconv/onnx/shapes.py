@@ -14,6 +14,8 @@ from fastconv.onnx.tensors import TYPES
 
 @register("Concat")
 def concat(c: Context, *arrays):
+    elements = sum(math.prod(array.shape) for array in arrays)
+    c.room((elements,), np.result_type(*(array.dtype for array in arrays)))
     return np.concatenate(arrays, axis=c("axis", 1))
 
 
@@ -47,7 +49,9 @@ def slice_(c: Context, x, starts=None, ends=None, axes=None, steps=None):
 
 @register("Gather")
 def gather(c: Context, x, indices):
-    return np.take(x, indices, axis=c("axis", 0))
+    axis = c("axis", 0) % x.ndim
+    c.room((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
+    return np.take(x, indices, axis=axis)
 
 
 @register("Reshape")
@@ -84,12 +88,15 @@ def unsqueeze(c: Context, x, axes=None):
 @register("Expand")
 def expand(c: Context, x, shape):
     wanted = np.broadcast_shapes(x.shape, tuple(c.ints(shape, "shape")))
+    c.room(wanted, x.dtype)
     return np.broadcast_to(x, wanted)
 
 
 @register("Tile")
 def tile(c: Context, x, repeats):
-    return np.tile(x, c.ints(repeats, "repeats"))
+    repeats = c.ints(repeats, "repeats")
+    c.room((math.prod(x.shape) * math.prod(repeats),), x.dtype)
+    return np.tile(x, repeats)
 
 
 @register("Shape")
@@ -116,13 +123,16 @@ def constant(c: Context):
 @register("ConstantOfShape")
 def constant_of_shape(c: Context, shape):
     value = c("value", np.zeros(1, np.float32))
-    return np.full(tuple(c.ints(shape, "shape")), value.reshape(()), value.dtype)
+    sizes = tuple(c.ints(shape, "shape"))
+    c.room(sizes, value.dtype)
+    return np.full(sizes, value.reshape(()), value.dtype)
 
 
 @register("Range")
 def range_(c: Context, start, limit, delta):
     start, limit, delta = (c.constant(each, "an argument") for each in (start, limit, delta))
     n = max(0, math.ceil((limit - start) / delta))
+    c.room((n,), start.dtype)
     return (start + np.arange(n) * delta).astype(start.dtype)
 
 
@@ -130,11 +140,13 @@ def range_(c: Context, start, limit, delta):
 def cast(c: Context, x):
     if c("to") not in TYPES:
         raise c.error(f"to type {c('to')}")
+    c.room(x.shape, TYPES[c("to")])
     return x.astype(TYPES[c("to")])
 
 
 @register("CastLike")
 def cast_like(c: Context, x, like):
+    c.room(x.shape, like.dtype)
     return x.astype(like.dtype)
 
 
@@ -153,6 +165,7 @@ def pad(c: Context, x, pads=None, value=None, axes=None):
         slice(max(0, -a), size - max(0, -b)) for (a, b), size in zip(widths, x.shape, strict=True)
     )
     x, widths = x[key], [(max(0, a), max(0, b)) for a, b in widths]
+    c.room([a + size + b for (a, b), size in zip(widths, x.shape, strict=True)], x.dtype)
     if mode != "constant":
         return np.pad(x, widths, modes[mode])
     fill = c("value", 0) if value is None else c.constant(value, "constant_value").reshape(-1)
@@ -176,7 +189,7 @@ def resize(c: Context, x, *inputs):
     how = dict(c.attributes)
     if c.node.op == "Upsample" or c.opset < 11:
         how |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return resizing.resize(x, *numbers, how)
+    return resizing.resize(x, *numbers, how, c.room)
 
 
 @register("DepthToSpace")

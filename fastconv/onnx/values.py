@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv import functional as F
 from fastconv.nn.graph import Traced
+from fastconv.onnx.budget import ELEMENT
 from fastconv.onnx.context import OPERATORS, Context, Operator, along, least, register, register_all
 
 # --- normalisation and products ---------------------------------------------------------------
@@ -34,6 +35,7 @@ def layer_normalization(c: Context, x, scale, b=None):
     if len(c.node.outputs) == 1:
         b = None if b is None else np.broadcast_to(b, shape)
         return F.layer_norm(x, shape, np.broadcast_to(scale, shape), b, eps)
+    c.room_to_spread(x, scale, *([] if b is None else [b]))
     mean = np.mean(x, axis=axes, keepdims=True)
     inverse = 1 / np.sqrt(np.mean((x - mean) ** 2, axis=axes, keepdims=True) + x.dtype.type(eps))
     y = (x - mean) * inverse * scale
@@ -46,6 +48,7 @@ def lrn(c: Context, x):
     size, alpha, beta, bias = c("size"), c("alpha", 1e-4), c("beta", 0.75), c("bias", 1.0)
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     widths = [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)]
+    c.room((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), x.dtype, ELEMENT * size)
     squares = np.pad(x * x, widths)
     sums = sum(squares[:, i : i + x.shape[1]] for i in range(size))
     return x / (bias + alpha / size * sums) ** beta
@@ -56,15 +59,21 @@ def gemm(c: Context, a, b, bias=None):
     alpha, beta = c("alpha", 1.0), c("beta", 1.0)
     a = a.T if c("transA", 0) else a
     weight = b if c("transB", 0) else b.T
+    c.room((a.shape[0], weight.shape[0]), a.dtype, a.shape[1])
     plain = alpha == beta == 1.0 and np.issubdtype(a.dtype, np.floating)
     if plain and (bias is None or bias.shape == weight.shape[:1]):
         return F.linear(a, weight, bias)
     y = np.matmul(a, weight.T) * np.asarray(alpha, a.dtype)
-    return y if bias is None else y + np.asarray(beta, a.dtype) * bias
+    if bias is None:
+        return y
+    c.room_to_spread(y, bias)
+    return y + np.asarray(beta, a.dtype) * bias
 
 
 @register("MatMul")
 def matmul(c: Context, a, b):
+    several = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    c.room((*several, *a.shape[-2:-1], *b.shape[-1:] * (b.ndim > 1)), a.dtype, a.shape[-1])
     return np.matmul(a, b)
 
 
@@ -77,6 +86,7 @@ def _broadcast(function: Callable) -> Operator:
     def operator(c: Context, a, b):
         if c.opset < 7 and c("broadcast", 0) and c("axis") is not None:
             b = b.reshape(*b.shape, *[1] * (a.ndim - c("axis") % a.ndim - b.ndim))
+        c.room_to_spread(a, b)
         return function(a, b)
 
     return operator
@@ -91,6 +101,7 @@ def _div(a, b):
 
 
 def _modulo(c: Context, a, b):
+    c.room_to_spread(a, b)
     return np.fmod(a, b) if c("fmod", 0) else np.mod(a, b)
 
 
@@ -159,6 +170,7 @@ def _fold(function: Callable) -> Operator:
 
     def operator(c: Context, first, *others):
         for other in others:
+            c.room_to_spread(first, other)
             first = function(first, other)
         return first
 
@@ -202,6 +214,7 @@ def leaky_relu(c: Context, x):
 def prelu(c: Context, x, slope):
     if slope.ndim == 1 and slope.size == x.shape[1] and c.opset < 9:
         slope = along(slope, 1, x.ndim)  # it was one a channel, before it was broadcast
+    c.room_to_spread(x, slope)
     return np.where(x < 0, x * slope, x)
 
 
@@ -232,6 +245,7 @@ def clip(c: Context, x, low=None, high=None):
     for bound, function in ((low, np.maximum), (high, np.minimum)):
         if bound is not None:
             bound = bound if isinstance(bound, Traced) else np.asarray(bound, x.dtype).reshape(())
+            c.room_to_spread(x, bound)
             x = function(x, bound)
     return x
 
@@ -257,6 +271,7 @@ OPERATORS |= {
 
 @register("Where")
 def where(c: Context, condition, x, y):
+    c.room_to_spread(condition, x, y)
     return np.where(condition, x, y)
 
 

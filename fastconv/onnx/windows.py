@@ -35,6 +35,17 @@ def _windows(c: Context, image: Sequence[int], kernel: Sequence[int], auto: str 
     return stride, dilation, pads
 
 
+def _outs(image, kernel, stride, dilation, pads, ceil: bool = False) -> list[int]:
+    """How many windows there are along each axis."""
+    outs = []
+    for size, k, s, d, (low, high) in zip(image, kernel, stride, dilation, pads, strict=True):
+        out = (size + low + high - d * (k - 1) - 1 + (s - 1) * ceil) // s + 1
+        if ceil and (out - 1) * s >= size + low:
+            out -= 1
+        outs.append(max(0, out))
+    return outs
+
+
 def _dims(c: Context, x: Any) -> int:
     if not 3 <= x.ndim <= 5:
         raise c.error(f"an image of {x.ndim - 2} axes; 1 to 3 are supported")
@@ -46,6 +57,8 @@ def _dims(c: Context, x: Any) -> int:
 def conv(c: Context, x, w, b=None):
     dims = _dims(c, x)
     stride, dilation, pads = _windows(c, x.shape[2:], w.shape[2:])
+    outs = _outs(x.shape[2:], w.shape[2:], stride, dilation, pads)
+    c.room((x.shape[0], w.shape[0], *outs), x.dtype, math.prod(w.shape[1:]))
     function = getattr(F, f"conv{dims}d")
     return function(x, w, b, tuple(stride), tuple(pads), tuple(dilation), c("group", 1))
 
@@ -71,6 +84,9 @@ def conv_transpose(c: Context, x, w, b=None):
         halves = [(n // 2, n - n // 2) for n in all_]
         pads = [(b, a) if auto != "SAME_UPPER" else (a, b) for a, b in halves]
     least = [max(0, min(pair)) for pair in pads]
+    outs = [size - 2 * low for size, low in zip(whole, least, strict=True)]
+    taps = w.shape[0] * math.prod(w.shape[2:]) // math.prod(stride)
+    c.room((x.shape[0], w.shape[1] * c("group", 1), *outs), x.dtype, taps)
     function = getattr(F, f"conv_transpose{dims}d")
     y = function(
         x, w, b, tuple(stride), tuple(least), tuple(extra), c("group", 1), tuple(dilation)
@@ -91,7 +107,10 @@ def _scales(c: Context, values: Any, x: Any) -> Any:
     """Of a quantisation: one for all, one an index of an axis, or one a block along it."""
     axis, block = c("axis", 1), c("block_size", 0)
     if not block:
-        return along(values, axis, x.ndim)
+        values = along(values, axis, x.ndim)
+        c.room_to_spread(x, values)
+        return values
+    c.room((math.prod(values.shape) * block,), values.dtype)
     whole = np.repeat(values, block, axis=axis)
     return whole[(slice(None),) * (axis % x.ndim) + (slice(x.shape[axis]),)]
 
@@ -123,6 +142,8 @@ def conv_integer(c: Context, x, w, x_zero=None, w_zero=None):
 
 def _integer_convolution(c: Context, x, w, x_zero, w_zero):
     """In float64, whose 53 bits hold every sum of such products: at most 2^16 each, 2^37 of them."""
+    for each in (x, w):
+        c.room(each.shape, np.dtype(np.float64))
     x, w = x.astype(np.float64), w.astype(np.float64)
     if x_zero is not None:
         x = x - x_zero.astype(np.float64).reshape(())
@@ -135,9 +156,13 @@ def _integer_convolution(c: Context, x, w, x_zero, w_zero):
 def qlinear_conv(c: Context, x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, b=None):
     sums = _integer_convolution(c, x, w, x_zero, w_zero)
     if b is not None:
-        sums = sums + along(b.astype(np.float64), 1, sums.ndim)
+        b = along(b.astype(np.float64), 1, sums.ndim)
+        c.room_to_spread(sums, b)
+        sums = sums + b
     scale = x_scale.astype(np.float64) * w_scale.astype(np.float64) / y_scale.astype(np.float64)
-    y = np.rint(sums * along(scale, 1, sums.ndim)) + y_zero.astype(np.float64)
+    scale = along(scale, 1, sums.ndim)
+    c.room_to_spread(sums, scale)
+    y = np.rint(sums * scale) + y_zero.astype(np.float64)
     limits = np.iinfo(y_zero.dtype)
     return np.clip(y, limits.min, limits.max).astype(y_zero.dtype)
 
@@ -149,7 +174,12 @@ def _pool_windows(c: Context, x):
     kernel = c("kernel_shape")
     if kernel is None or len(kernel) != _dims(c, x):
         raise c.error(f"kernel_shape is {kernel} for an image of {x.ndim - 2} axes")
-    return (kernel, *_windows(c, x.shape[2:], kernel))
+    stride, dilation, pads = _windows(c, x.shape[2:], kernel)
+    image = [size + low + high for size, (low, high) in zip(x.shape[2:], pads, strict=True)]
+    c.room((*x.shape[:2], *image), x.dtype)
+    outs = _outs(x.shape[2:], kernel, stride, dilation, pads, bool(c("ceil_mode", 0)))
+    c.room((*x.shape[:2], *outs), x.dtype, math.prod(kernel))
+    return kernel, stride, dilation, pads
 
 
 def _ours_has(kernel, dilation, pads) -> bool:
@@ -161,12 +191,11 @@ def _ours_has(kernel, dilation, pads) -> bool:
 def _padded(x, pads, fill, ceil: bool, kernel, stride, dilation):
     """x with its padding written out, and with what the last window of ceil_mode needs."""
     widths = [(0, 0), (0, 0)]
-    for size, k, s, d, (low, high) in zip(x.shape[2:], kernel, stride, dilation, pads, strict=True):
-        reach = d * (k - 1) + 1
-        out = (size + low + high - reach + (s - 1) * ceil) // s + 1
-        if ceil and (out - 1) * s >= size + low:
-            out -= 1
-        widths.append((low, max(high, (out - 1) * s + reach - size - low)))
+    outs = _outs(x.shape[2:], kernel, stride, dilation, pads, ceil)
+    for size, out, k, s, d, (low, high) in zip(
+        x.shape[2:], outs, kernel, stride, dilation, pads, strict=True
+    ):
+        widths.append((low, max(high, (out - 1) * s + d * (k - 1) + 1 - size - low)))
     return np.pad(x, widths, constant_values=fill), widths
 
 
@@ -215,26 +244,28 @@ def average_pool(c: Context, x):
         lows = tuple(low for low, _ in pads)
         return function(x, tuple(kernel), tuple(stride), lows, ceil, whole)
     return _sums(c, x, kernel, stride, dilation, pads, ceil) / _counts(
-        x, kernel, stride, dilation, pads, ceil, whole
+        c, x, kernel, stride, dilation, pads, ceil, whole
     )
 
 
 def _sums(c: Context, x, kernel, stride, dilation, pads, ceil: bool):
     """Of windows with gaps or with any padding: a depthwise convolution with ones."""
     image, _ = _padded(x, pads, 0, ceil, kernel, stride, dilation)
+    c.room((x.shape[1], *kernel), x.dtype)
     ones = np.ones((x.shape[1], 1, *kernel), x.dtype)
     function = getattr(F, f"conv{len(kernel)}d")
     return function(image, ones, None, tuple(stride), 0, tuple(dilation), x.shape[1])
 
 
-def _counts(x, kernel, stride, dilation, pads, ceil: bool, whole: bool) -> np.ndarray:
+def _counts(c: Context, x, kernel, stride, dilation, pads, ceil: bool, whole: bool) -> np.ndarray:
     """How many elements each window has: an outer product of those along each axis."""
     counts = np.ones((), x.dtype)
-    for size, k, s, d, (low, high) in zip(x.shape[2:], kernel, stride, dilation, pads, strict=True):
-        row = np.zeros((1, 1, size))
-        padded, _ = _padded(row, [(low, high)], 0, ceil, [k], [s], [d])
-        outs = (padded.shape[2] - d * (k - 1) - 1) // s + 1
-        taps = np.arange(outs)[:, None] * s + np.arange(k) * d - low
+    outs = _outs(x.shape[2:], kernel, stride, dilation, pads, ceil)
+    for size, out, k, s, d, (low, high) in zip(
+        x.shape[2:], outs, kernel, stride, dilation, pads, strict=True
+    ):
+        c.room((out, k), np.dtype(np.int64))
+        taps = np.arange(out)[:, None] * s + np.arange(k) * d - low
         inside = (taps >= -low * whole) & (taps < size + high * whole)
         counts = counts[..., None] * inside.sum(1).astype(x.dtype)
     return counts
@@ -279,6 +310,7 @@ def max_unpool(c: Context, x, indices, output_shape=None):
     size = usual
     if output_shape is not None:
         size = c.constant(output_shape, "output_shape").tolist()[-dims:]
+    c.room((*x.shape[:2], *size), x.dtype)
     # Positions are those in a tensor of the usual size, counted through all planes.
     plane = np.unravel_index(indices % math.prod(usual), usual)
     at = np.ravel_multi_index([np.asarray(each) for each in plane], size)
