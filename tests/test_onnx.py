@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 import fastconv
 import fastconv.onnx as ort
-from fastconv.onnx.wire import DEEPEST
+from fastconv.onnx.model import MOST_NODES
+from fastconv.onnx.schema import SCHEMA
+from fastconv.onnx.wire import DEEPEST, MOST_MESSAGES, read
 from onnx_files import attribute, field, message, model, node, small, tensor, value
 
 
@@ -92,12 +95,59 @@ def test_a_missing_output_is_named():
         ort.InferenceSession(small()).run(["z"], {"x": image()})
 
 
-def test_operators_that_are_not_there_are_named_before_anything_runs():
-    nodes = [node("Loop", ["x"], ["a"]), node("LSTM", ["a"], ["y"])]
-    with pytest.raises(ort.ModelError, match="not supported: LSTM, Loop"):
-        run(nodes, {"x": image()})
-    with pytest.raises(ort.ModelError, match=r"com\.other\.Conv"):
-        run([node("Conv", ["x"], ["y"], domain="com.other")], {"x": image()})
+NOT_THERE = [
+    "If", "Loop", "Scan", "LSTM", "GRU", "RNN", "NonMaxSuppression", "RoiAlign", "MaxRoiPool",
+    "SequenceAt", "SequenceConstruct", "SplitToSequence", "StringNormalizer", "Optional",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("op", NOT_THERE)
+def test_operators_that_are_not_there_are_named_before_anything_runs(op):
+    """Before the file's other parts are looked at: a body, or an output that is no tensor."""
+    body = message("Attribute", name="body", g=b"\x0a\x00", type=5)
+    given = message("Node", input=["a"], output=["b"], op_type=op, name="n", attribute=[body])
+    nodes = [node("Tile", ["x", "huge"], ["a"]), given, node("Loop", ["b"], ["y"])]
+    nothing = message("ValueInfo", name="y")
+    data = model(nodes, [], []) + field(7, message("Graph", node=nodes, output=[nothing]))
+    with pytest.raises(ort.ModelError, match=f"not supported: .*{op}"):
+        ort.InferenceSession(data)
+
+
+def test_operators_and_functions_of_others_are_named():
+    theirs = node("Conv", ["x"], ["y"], domain="com.other")
+    with pytest.raises(ort.ModelError, match=r"not supported: If, LSTM, com\.other\.Conv$"):
+        run([node("LSTM", ["x"], ["y"]), theirs, node("If", [], ["y"])], {"x": image()})
+    inner = [node("Loop", ["x"], ["y"])]
+    for domain, name in (("com.other", "Conv"), ("", "Relu"), ("", "Loop")):
+        function = message("Function", name=name, domain=domain)
+        function += b"".join(field(7, each) for each in inner)
+        data = model([node(name, ["x"], ["y"], domain=domain)], [], [], functions=[function])
+        with pytest.raises(ort.ModelError, match=rf"functions .*{domain}\.{name}"):
+            ort.load(data)
+    many = [node(f"{i:03}" + "x" * 1000, ["x"], ["y"]) for i in range(100)]
+    with pytest.raises(ort.ModelError, match="and others$") as caught:
+        run(many, {"x": image()})
+    assert len(str(caught.value)) < 5000
+
+
+def test_messages_are_counted_before_they_take_memory():
+    nodes = field(7, b"\x0a\x00" * (MOST_MESSAGES + 1))
+    with pytest.raises(ort.ModelError, match="more than"):
+        ort.load(nodes)
+    nodes = field(7, field(1, field(4, "Relu")) * (MOST_NODES + 1))
+    with pytest.raises(ort.ModelError, match="more than"):
+        ort.load(nodes + message("Model", opset_import=[message("OperatorSet", version=13)]))
+
+
+def test_numbers_that_come_one_by_one_take_little_memory():
+    """As old files have them: two bytes each, of which a hundred must not become."""
+    n = 100_000
+    data = field(7, field(1, field(5, field(1, "a") + b"\x40\x05" * n)))
+    tracemalloc.start()
+    (ints,) = read(SCHEMA, "Model", memoryview(data)).graph.node[0].attribute
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ints.ints.tolist() == [5] * n and peak < 20 * n
 
 
 def test_shapes_that_depend_on_an_inputs_values():
@@ -233,7 +283,7 @@ def test_messages_that_nest_without_end():
         (model([], [], [], [message("Tensor", dims=[-1], data_type=1)]), "shape"),
         (model([], [], [], [message("Tensor", dims=[1] * 40, data_type=1)]), "shape"),
         (model([], [], [], [message("Tensor", dims=[1], data_type=77)]), "type 77"),
-        (model([], [], [], functions=[b"f"]), "functions"),
+        (model([], [], [], functions=[message("Function", name="f", domain="d")]), "functions.*d.f"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_models(data, says):

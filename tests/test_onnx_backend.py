@@ -23,7 +23,7 @@ UNSUPPORTED = {
     "is not a tensor": "sequences and optional values",
     "training_mode": "training: what it drops is random",
     "is of opset": "opsets before 6",
-    "not an operator of ONNX": "operators of other domains",
+    "operators that are not supported": "operators of other domains",
 }
 LEAST = 0.97
 

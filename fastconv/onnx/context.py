@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.nn.graph import Traced
 from fastconv.onnx.budget import Budget
-from fastconv.onnx.model import Node
 from fastconv.onnx.wire import DependsOnValues, ModelError
+
+if TYPE_CHECKING:
+    from fastconv.onnx.model import Node
 
 
 class Context:

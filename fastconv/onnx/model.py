@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastconv.onnx import tensors
+from fastconv.onnx.ops import OPERATORS
 from fastconv.onnx.schema import SCHEMA
 from fastconv.onnx.wire import Message, ModelError, read
 
 OPSETS = range(6, 29)
 # More than any network has; a damaged file may say anything.
-MOST_NODES = 1_000_000
+MOST_NODES = 100_000
 _OURS = ("", "ai.onnx")
 # AttributeProto.AttributeType: the field that holds a value, and what becomes of it.
 _ATTRIBUTES = {
@@ -66,7 +68,7 @@ def load(source: str | os.PathLike | bytes) -> Model:
     """The model of a path, which is mapped into memory, or of a file's bytes.
 
     OSError: the path cannot be read. ModelError: the file is no model, damaged, or more than is
-    supported; what it says is looked at, and nothing in it is run.
+    supported, such as an operator, all of which are named; what it says is looked at, and nothing run.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _model(memoryview(source).cast("B"), None)
@@ -82,9 +84,16 @@ def _model(data: memoryview, folder: Path | None) -> Model:
     message = read(SCHEMA, "Model", data)
     if message.graph is None:
         raise ModelError("this is not an ONNX model: it has no graph")
-    graph, opset = message.graph, _opset(message)
+    graph = message.graph
     if message.functions:
-        raise ModelError("the model defines functions of its own, which are not supported")
+        names = _listed(f"{each.domain or ''}.{each.name or ''}" for each in message.functions)
+        raise ModelError(
+            f"the model defines functions of its own, which are not supported: {names}"
+        )
+    unknown = {_qualified(each) for each in graph.node} - {*OPERATORS}
+    if unknown:
+        raise ModelError(f"the model has operators that are not supported: {_listed(unknown)}")
+    opset = _opset(message)
     if graph.sparse_initializer:
         raise ModelError("the model has sparse weights, which are not supported")
     if len(graph.node) > MOST_NODES:
@@ -110,10 +119,20 @@ def _opset(message: Message) -> int:
     raise ModelError("the model does not say which opset of ONNX it is of")
 
 
+def _qualified(node: Message) -> str:
+    """The name of a node's operator, with its domain if that is not ONNX's own."""
+    op, domain = node.op_type or "", node.domain or ""
+    return op if domain in _OURS else f"{domain}.{op}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """In alphabetical order; whoever made the file may have made them long and many."""
+    names = sorted({name[:80] for name in names})
+    return ", ".join(names[:40]) + (" and others" if len(names) > 40 else "")
+
+
 def _node(message: Message, folder: Path | None) -> Node:
     op, name = message.op_type or "", message.name or ""
-    if (message.domain or "") not in _OURS:
-        raise ModelError(f"{message.domain}.{op} is not an operator of ONNX")
     attributes = {each.name: _attribute(each, f"{op} {name}", folder) for each in message.attribute}
     return Node(op, name, tuple(message.input), tuple(message.output), attributes)
 

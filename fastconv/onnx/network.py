@@ -44,16 +44,10 @@ class Network(nn.Module):
 
     memory: bytes that the values of a run may take together; work: the multiply-adds, or what takes as
     long, that a run may do. None: see budget.py.
-    ModelError: the model has operators that are not supported, all of which are named.
     """
 
     def __init__(self, model: Model, memory: int | None = None, work: int | None = None) -> None:
         super().__init__()
-        unknown = sorted({node.op for node in model.nodes} - {*OPERATORS})
-        if unknown:
-            raise ModelError(
-                f"the model has operators that are not supported: {', '.join(unknown)}"
-            )
         self.model = model
         self.steps = nn.ModuleList(Step(node, model.opset) for node in model.nodes)
         self._last_uses = _last_uses(model)

@@ -10,8 +10,9 @@ SCHEMA = {
         7: ("graph", "Graph"),
         8: ("opset_import", "OperatorSet*"),
         14: ("metadata_props", "Entry*"),
-        25: ("functions", "bytes*"),
+        25: ("functions", "Function*"),
     },
+    "Function": {1: ("name", "string"), 10: ("domain", "string")},
     "OperatorSet": {1: ("domain", "string"), 2: ("version", "int")},
     "Entry": {1: ("key", "string"), 2: ("value", "string")},
     "Graph": {

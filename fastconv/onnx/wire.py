@@ -12,15 +12,17 @@ is copied but small values, messages nest to a fixed depth, and whatever is wron
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 # Deeper than any model that has no subgraphs; a hundred bytes could nest fifty messages.
 DEEPEST = 32
+# A node with its attributes is five or so, and two bytes can be one, of which Python makes a few hundred.
+MOST_MESSAGES = 500_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
+_LONG = 64  # numbers
 _NAMES = {_VARINT: "varint", _FIXED64: "8 bytes", _BYTES: "length and bytes", _FIXED32: "4 bytes"}
 # The numbers of a row: type in memory, wire type of a single one.
 _NUMBERS = {
@@ -42,66 +44,110 @@ class DependsOnValues(ModelError):
     """A shape that the model computes from the values of its inputs, where only their shapes are known."""
 
 
-class Message(SimpleNamespace):
-    """The fields of a message by name. One that was not there is None, [] where it may come often."""
+class Message:
+    """The fields of a message by name. One that was not there is None, or empty where it may come often."""
+
+    def __init__(self, fields: Mapping[int, tuple[str, str]]) -> None:
+        self._fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        for field, of in self._fields.values():
+            if field == name:
+                return _empty(of)
+        raise AttributeError(name)
 
 
-def read(schema: Schema, kind: str, data: memoryview, depth: int = 0) -> Message:
-    """The message of this kind that fills `data`. Bytes and numbers in a row are views of it.
+def _empty(of: str) -> Any:
+    if not of.endswith("*"):
+        return None
+    return np.empty(0, _NUMBERS[of[:-1]][0]) if of[:-1] in _NUMBERS else []
 
-    ModelError: it does not end where it should, or a field is not of the schema's kind.
+
+def read(schema: Schema, kind: str, data: memoryview) -> Message:
+    """The message of this kind that fills `data`. Bytes and long rows of numbers are views of it.
+
+    ModelError: it does not end where it should, a field is not of the schema's kind, or messages in it
+    are too many or nest too deep.
     """
-    if depth > DEEPEST:
-        raise ModelError(f"messages nest deeper than {DEEPEST}")
-    fields = schema[kind]
-    message = Message(**{name: [] if of.endswith("*") else None for name, of in fields.values()})
-    for number, wire, value in _fields(data):
-        if number in fields:
+    return _Reader(schema).read(kind, data, 0)
+
+
+class _Reader:
+    """Reads a message and those in it, and counts them."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema, self._left = schema, MOST_MESSAGES
+
+    def read(self, kind: str, data: memoryview, depth: int) -> Message:
+        self._left -= 1
+        if self._left < 0:
+            raise ModelError(f"there are more than {MOST_MESSAGES} messages")
+        if depth > DEEPEST:
+            raise ModelError(f"messages nest deeper than {DEEPEST}")
+        fields = self._schema[kind]
+        message, rows = Message(fields), {}
+        values = vars(message)
+        for number, wire, value in _fields(data):
+            if number not in fields:
+                continue
             name, of = fields[number]
-            _put(schema, message, f"{kind}.{name}", of, wire, value, depth)
-    for name, of in fields.values():
-        if of.rstrip("*") in _NUMBERS and of.endswith("*"):
-            _join(message, name, _NUMBERS[of[:-1]][0])
-    return message
+            one, where = of.rstrip("*"), f"{kind}.{name}"
+            if one not in _NUMBERS:
+                value = self._text_or_message(where, one, wire, value, depth)
+                if one == of:
+                    values[name] = value
+                else:
+                    values.setdefault(name, []).append(value)
+            elif one == of:
+                values[name] = _number(where, one, wire, value)
+            else:
+                rows.setdefault(name, _Row(one)).add(where, wire, value)
+        values |= {name: row.array() for name, row in rows.items()}
+        return message
+
+    def _text_or_message(self, where: str, one: str, wire: int, value: Any, depth: int) -> Any:
+        if wire != _BYTES:
+            raise ModelError(f"{where} is a {_NAMES[wire]}, not {one}")
+        if one == "bytes":
+            return value
+        return _text(value, where) if one == "string" else self.read(one, value, depth + 1)
 
 
-def _put(
-    schema: Schema, message: Message, name: str, of: str, wire: int, value: Any, depth: int
-) -> None:
-    """One field's value into its message."""
-    attribute, one = name.partition(".")[2], of.rstrip("*")
-    if one in _NUMBERS:
-        kind, single = _NUMBERS[one]
-        if wire == _BYTES and of.endswith("*"):
-            numbers = _varints(value) if one == "int" else _row(value, kind, name)
-        elif wire == single:
-            numbers = (
-                np.array([value], "<u8").view(kind) if one == "int" else _row(value, kind, name)
-            )
+def _number(where: str, one: str, wire: int, value: Any) -> int | float:
+    kind, single = _NUMBERS[one]
+    if wire != single:
+        raise ModelError(f"{where} is a {_NAMES[wire]}, not {one}")
+    if wire == _VARINT:
+        return value - (value >> 63 << 64)
+    return np.frombuffer(value, kind)[0].item()
+
+
+class _Row:
+    """The numbers of a field that comes often. Long rows stay where they lie; the others lie together,
+    for a number may take two bytes in the file and an array takes a hundred.
+    """
+
+    def __init__(self, one: str) -> None:
+        self._one, (self._kind, self._single) = one, _NUMBERS[one]
+        self._pieces: list[Any] = []
+
+    def add(self, where: str, wire: int, value: Any) -> None:
+        if wire == _BYTES:
+            row = _varints(value) if self._one == "int" else _row(value, self._kind, where)
+        elif wire == self._single:
+            row = value.to_bytes(8, "little") if wire == _VARINT else value
         else:
-            raise ModelError(f"{name} is a {_NAMES[wire]}, not {one}")
-        if of.endswith("*"):
-            getattr(message, attribute).append(numbers)
+            raise ModelError(f"{where} is a {_NAMES[wire]}, not {self._one}")
+        if len(row) >= _LONG:
+            self._pieces.append(row)
         else:
-            setattr(message, attribute, numbers[0].item())
-        return
-    if wire != _BYTES:
-        raise ModelError(f"{name} is a {_NAMES[wire]}, not {one}")
-    if one == "string":
-        value = _text(value, name)
-    elif one != "bytes":
-        value = read(schema, one, value, depth + 1)
-    if of.endswith("*"):
-        getattr(message, attribute).append(value)
-    else:
-        setattr(message, attribute, value)
+            if not self._pieces or type(self._pieces[-1]) is not bytearray:
+                self._pieces.append(bytearray())
+            self._pieces[-1] += memoryview(row)
 
-
-def _join(message: Message, name: str, kind: np.dtype) -> None:
-    rows = getattr(message, name)
-    setattr(
-        message, name, rows[0] if len(rows) == 1 else np.concatenate([np.empty(0, kind), *rows])
-    )
+    def array(self) -> np.ndarray:
+        arrays = [np.frombuffer(piece, self._kind) for piece in self._pieces if len(piece)]
+        return arrays[0] if len(arrays) == 1 else np.concatenate([_empty(self._one + "*"), *arrays])
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
