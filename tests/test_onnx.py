@@ -1,6 +1,7 @@
 """fastconv.onnx: what a session does, and that no file can do anything else."""
 
 import concurrent.futures
+import contextlib
 import os
 import tracemalloc
 import zlib
@@ -10,6 +11,8 @@ import pytest
 
 import fastconv
 import fastconv.onnx as ort
+import fuzz_onnx
+import onnx_seeds
 from fastconv.onnx.model import MOST_NODES
 from fastconv.onnx.schema import SCHEMA
 from fastconv.onnx.wire import DEEPEST, MOST_MESSAGES, read
@@ -73,6 +76,29 @@ def test_many_threads_may_run_one_session():
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         results = list(pool.map(session, images))
     assert all(np.array_equal(y, by_hand(x)) for x, y in zip(images, results, strict=True))
+
+
+def test_numbers_stay_numbers():
+    for op in ("Softplus", "Relu", "Neg"):
+        (y,) = run([node(op, ["x"], ["y"])], {"x": np.float32(1)})
+        assert y.shape == ()
+
+
+@pytest.mark.parametrize("file", sorted(fuzz_onnx.CORPUS.iterdir()), ids=lambda file: file.name)
+def test_files_that_were_found(file):
+    """By fuzz_onnx.py: each of them once crashed, hung, took too much or raised something else."""
+    fuzz_onnx.check(file.read_bytes())
+
+
+def test_the_seeds_of_the_search_run():
+    ran = set()
+    for name, data in onnx_seeds.seeds().items():
+        fuzz_onnx.check(data)
+        session = ort.InferenceSession(data)
+        with contextlib.suppress(ort.ModelError):
+            session.run(None, {each.name: fuzz_onnx.made(each) for each in session.get_inputs()})
+            ran.add(name.partition("-")[0])
+    assert len(ran) >= 109
 
 
 @pytest.mark.parametrize(
@@ -274,6 +300,7 @@ def test_messages_that_nest_without_end():
         (b"", "no graph"),
         (b"not a model at all", "ModelError|field|bytes|wire"),
         (model([], [], [], opset=99), "opset 99"),
+        (model([], [("x", "f4", [1]), ("x", "i8", [2])], []), "same name"),
         (message("Model", ir_version=8, graph=b""), "which opset"),
         (model([node("Relu", ["a"], ["y"])], [], [("y", "f4", [1])]), "takes 'a'"),
         (model([], [], [("y", "f4", [1])]), "made by nothing"),

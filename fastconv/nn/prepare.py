@@ -72,7 +72,7 @@ def _input_array(name: str, x: Any, dtype: np.dtype) -> np.ndarray:
     if x.dtype.kind != "f" or x.dtype.itemsize not in (4, 8):
         remedy = f"; convert it: x.astype(np.{dtype})" if x.dtype.kind in "iubf" else ""
         raise TypeError(f"{name}: inputs must be float32 or float64, got {x.dtype}{remedy}")
-    return np.ascontiguousarray(x, dtype)
+    return np.asarray(x, dtype, order="C")  # ascontiguousarray gives a number an axis
 
 
 def _restored(outputs: Any, results: Iterator[np.ndarray]) -> Any:

@@ -102,7 +102,7 @@ def _model(data: memoryview, folder: Path | None) -> Model:
     nodes = tuple(_node(each, folder) for each in graph.node)
     inputs = tuple(_value(each) for each in graph.input if each.name not in constants)
     outputs = tuple(_value(each) for each in graph.output)
-    _check_order(nodes, {*constants, *(each.name for each in inputs)}, outputs)
+    _check_order(nodes, [*constants, *(each.name for each in inputs)], outputs)
     metadata = {each.key or "": each.value or "" for each in message.metadata_props}
     return Model(opset, nodes, constants, inputs, outputs, metadata)
 
@@ -176,8 +176,11 @@ def _value(message: Message) -> Value:
     return Value(message.name or "", dtype, shape)
 
 
-def _check_order(nodes: tuple[Node, ...], known: set[str], outputs: tuple[Value, ...]) -> None:
+def _check_order(nodes: tuple[Node, ...], given: list[str], outputs: tuple[Value, ...]) -> None:
     """Every value is made once, before it is used: so the nodes can run in their order, and end."""
+    known = set(given)
+    if len(known) != len(given):
+        raise ModelError("two of the model's inputs have the same name")
     for node in nodes:
         for name in node.inputs:
             if name and name not in known:

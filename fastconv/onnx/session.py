@@ -131,7 +131,8 @@ class InferenceSession:
         return [_fitting(value, np.asarray(feed[value.name])) for value in self._model.inputs]
 
     def _outputs(self, arrays: list[np.ndarray]) -> Sequence[np.ndarray]:
-        with using(threads=self._threads):
+        # infinities and NaN are results, not warnings
+        with using(threads=self._threads), np.errstate(all="ignore"):
             if self._prepares and all(array.dtype == np.float32 for array in arrays):
                 try:
                     if self._prepared is None:
