@@ -143,18 +143,28 @@ static int *note_of(const fc_conv_plan *p, const void *packed)
     return (int *)(void *)((char *)(uintptr_t)packed + packed_bytes(p));
 }
 
+/* What a tile takes for each of its multiply-adds: one of fewer vectors of output channels broadcasts a pixel for fewer of
+ * them, and has fewer chains to hide the way of its weights. */
+static double tile_cost(const fc_conv_plan *p)
+{
+    static const double cost[FC_CHANNEL_VECTORS - 1] = { 1.4, 1.25, 1.1 };
+    const ptrdiff_t vectors = vectors_of(p), rest = vectors % FC_CHANNEL_VECTORS;
+    const double whole = (double)(vectors - rest);
+    return (rest ? whole + (double)rest * cost[rest - 1] : whole) / (double)vectors;
+}
+
 /* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
 static double channels_cost(const fc_conv_plan *p)
 {
     /* a vector of weights packed, or transposed and used, or fetched from beyond L2; a vector of sums transposed */
-    const double PACK = 4, ROWS = 3, FETCH = 3, STORE = 4;
-    double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
+    const double PACK = 4, ROWS = 3, FETCH = 3, STORE = 4, CUT = 1.05; /* tiles cut at the border are smaller */
+    double loads = tile_cost(p) * (p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07); /* smaller tiles load more */
     const double idle = (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
     ptrdiff_t n[PIXEL_AXES];
     shape_region(p, n);
     double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
     if (packed_bytes(p) > NEAR_BYTES) weights += FETCH;
-    if (leaves_out(p)) loads *= fc_border_share(p);
+    if (leaves_out(p)) loads *= CUT * fc_border_share(p);
     return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
 }
 
