@@ -14,7 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 import fastconv as fc
-from fastconv.testing._cases import Case, draw, parse, random_values  # noqa: F401
+from fastconv.testing._arrays import random_values  # noqa: F401
+from fastconv.testing._cases import Case, draw, parse
 
 #: Element types, and instruction sets whose bits are promised to be the same.
 DTYPES = (np.float32, np.float64)

@@ -174,7 +174,7 @@ IMPORTS = {
     "_cli": [],
     "demos": [None, "demos", "models", "nn", "checkpoints", "_cli"],
     "commands": [None, "demos", "models", "nn", "onnx", "_cli"],
-    "testing": [None, "testing", "reference", "nn", "_cli", "_core", "_memory"],
+    "testing": [None, "testing", "reference", "nn", "_arguments", "_cli", "_core", "_memory"],
     "__main__": [None, "commands", "checkpoints", "_cli"],
 }
 # Imported where it is used, and done without where it is not there.

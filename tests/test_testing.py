@@ -1,14 +1,21 @@
 """`python -m fastconv.testing`: what its runs do with cases that fail, crash and hang, and how they go on."""
 
+import ctypes
+import ctypes.util
+import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastconv
-from fastconv.testing._run import Tally, perform
+from fastconv.testing import _twin, grid
+from fastconv.testing._numbering import Combinations
+from fastconv.testing._run import Tally, Violation, perform
 from helpers import run_script
 
 #: Cases 0 to 99 but for the odd ones; some of them do what a case should not.
@@ -82,3 +89,63 @@ def test_a_case_can_be_replayed():
 
 def test_it_is_no_part_of_the_import_of_the_package():
     run_script("import sys, fastconv\nassert 'fastconv.testing' not in sys.modules")
+
+
+@pytest.mark.parametrize(
+    "line",
+    (
+        "conv2d c3-4 i9 k3 p1",
+        "conv_transpose1d c8-8 g8 i20 k3 s2",
+        "max_pool2d n1 c3 i9x9 k3x3 s2x2 d1x1 p1x1",
+    ),
+)
+def test_the_grid_notices_one_wrong_element(line, monkeypatch):
+    name = "pool" if "pool" in line else "conv"
+    real = getattr(grid._core, name)
+
+    def wrong(problem, x, *arrays):
+        done = real(problem, x, *arrays)
+        arrays[0 if name == "pool" else 2].flat[7] += 1
+        return done
+
+    assert grid.check(line)["calls"] >= 6
+    monkeypatch.setattr(grid._core, name, wrong)
+    monkeypatch.setattr(grid._core, "again", lambda *_: None)  # which knows the call by now
+    with pytest.raises(Violation, match="1 of .* differ"):
+        grid.check(line)
+
+
+def test_shapes_of_the_grid_are_all_different_and_mostly_there():
+    lines = [grid.line(index) for index in range(4000)]
+    found = [line for line in lines if line]
+    assert len(set(found)) == len(found) > 0.7 * len(lines)
+    ops = Counter(line.split()[0] for line in found)
+    convolutions = {f"conv{t}{d}d" for t in ("", "_transpose") for d in (1, 2, 3)}
+    pools = {
+        f"{a}{k}_pool{d}d" for a in ("", "adaptive_") for k in ("max", "avg") for d in (1, 2, 3)
+    }
+    assert set(ops) == convolutions | pools | {"global_max_pool", "global_avg_pool"}
+    assert min(ops.values()) > 5
+
+
+def test_combinations_are_all_there_once():
+    numbers = Combinations(a=range(7), b=range(11), c="xyz")
+    found = [tuple(numbers[i].values()) for i in range(numbers.number)]
+    assert set(found) == set(itertools.product(range(7), range(11), "xyz"))
+    assert found != sorted(found)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_the_emulated_fma_is_the_machine_s(dtype):
+    """Against the C library's, on sums that cancel, and far apart."""
+    rng = np.random.default_rng(5)
+    a, b, c = rng.standard_normal((3, 20_000)).astype(dtype)
+    c *= dtype(2) ** rng.integers(-60, 60, c.size).astype(dtype)
+    c[::3] = -(a * b)[::3]
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    scalar, kind = (
+        (libm.fmaf, ctypes.c_float) if dtype == np.float32 else (libm.fma, ctypes.c_double)
+    )
+    scalar.argtypes, scalar.restype = [kind] * 3, kind
+    expected = [scalar(*three) for three in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)]
+    np.testing.assert_array_equal(_twin.fma(a, b, c), np.array(expected, dtype))

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastconv as fc
+from fastconv.testing._arrays import random_values
 
 LETTERS = {
     "n": "batch", "g": "groups", "i": "size", "k": "kernel", "s": "stride", "d": "dilation",
@@ -170,27 +171,6 @@ def parse(line: str) -> Case:
     fields["after"] = fields["after"] if re.search(r"\bq-?\d", line) else fields["before"]
     fields |= {n: fields[n] * (dims if len(fields[n]) == 1 else 1) for n in AXES}
     return Case(**fields)
-
-
-def random_values(stream: int, n: int, dtype, low: int, high: int) -> np.ndarray:
-    """harness.c's random_array."""
-    z = (np.uint64(stream << 32) | np.arange(1, n + 1, dtype=np.uint64)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    bits = z ^ (z >> np.uint64(31))
-    exponent = (bits >> np.uint64(53) & np.uint64(0x3FF)) % np.uint64(high - low + 1)
-    bias, digits, sign, word = {4: (127, 23, 31, np.uint32), 8: (1023, 52, 63, np.uint64)}[
-        np.dtype(dtype).itemsize
-    ]
-    exponent += np.uint64(low + bias)
-    bits = (
-        bits >> np.uint64(63) << np.uint64(sign)
-        | exponent << np.uint64(digits)
-        | bits & np.uint64((1 << digits) - 1)
-    )
-    return bits.astype(word).view(dtype)
 
 
 # Random cases ---------------------------------------------------------------------------------------
