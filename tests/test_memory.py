@@ -20,7 +20,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import fastconv as fc
+import fastconv.onnx
+import onnx_files
 from fastconv import _memory
+from fastconv.testing import memory
+from fastconv.testing._refusals import refuse_arrays, refuse_python
 from helpers import run_script
 
 RNG = np.random.default_rng(10)
@@ -122,6 +126,25 @@ def test_every_refused_allocation_is_a_memory_error_and_leaves_no_trace(name, us
         with pytest.raises(MemoryError):
             call(name)
         assert_same(call(name), want, f"after the allocation number {k} failed")
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3, 17, 18, 20, 21, 22, 23])
+def test_whatever_a_call_allocates_may_be_refused(index):
+    """`python -m fastconv.testing memory` runs hundreds of these, networks among them."""
+    memory.check(memory.line(index))
+
+
+def test_whatever_a_session_allocates_may_be_refused():
+    model, x = onnx_files.small(), reals(2, 1, 8, 8)
+
+    def run():
+        return tuple(fc.onnx.InferenceSession(model).run(None, {"x": x}))
+
+    def same(found, want):
+        return np.array_equal(found[0], want[0])
+
+    assert refuse_arrays(run, same) > 10
+    refuse_python(run, same)
 
 
 def test_a_refusal_leaves_out_and_the_references_alone(use):
@@ -387,7 +410,11 @@ def test_rooms_after_a_fork_are_each_process_own():
 import os
 import numpy as np
 import fastconv as fc
+import fastconv.onnx
+import onnx_files
 from fastconv import _memory
+from fastconv.testing import memory
+from fastconv.testing._refusals import refuse_arrays, refuse_python
 
 x = np.ones((1, 40, 64, 64), np.float32)
 kept, _ = fc.relu(x), fc.relu(x)
