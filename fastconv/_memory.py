@@ -10,6 +10,7 @@ a signal handler or by another thread finds one of its own. `free_memory` emptie
 
 from __future__ import annotations
 
+import mmap
 from math import prod
 from threading import Lock
 
@@ -95,3 +96,26 @@ def free_memory() -> None:
     """Gives the workspaces kept between calls back to the system."""
     _free.clear()
     _warm.clear()
+
+
+class Mapped(mmap.mmap):
+    """A file mapped to be read, by `read_only`: what of it is in memory may be let go at any time."""
+
+    @classmethod
+    def read_only(cls, file: int, length: int = 0, offset: int = 0) -> Mapped:
+        """Of an open file, from an offset that is a multiple of `mmap.ALLOCATIONGRANULARITY`."""
+        return cls(file, length, access=mmap.ACCESS_READ, offset=offset)
+
+
+def let_go(array: np.ndarray) -> None:
+    """Whole pages of a mapped file that an array covers leave memory; they are read again if need be."""
+    room: object = array
+    while isinstance(room, (np.ndarray, memoryview)):
+        room = room.base if isinstance(room, np.ndarray) else room.obj
+    if not isinstance(room, Mapped) or not hasattr(room, "madvise") or not array.flags.contiguous:
+        return
+    first = array.__array_interface__["data"][0]
+    start = first - np.frombuffer(room, np.uint8).__array_interface__["data"][0]
+    begin, end = -(-start // PAGE) * PAGE, (start + array.nbytes) // PAGE * PAGE
+    if begin < end:
+        room.madvise(mmap.MADV_DONTNEED, begin, end - begin)

@@ -7,20 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from fastconv import _core, _memory
 
 # Packing copies elements: so it carries numbers of their size, whatever these mean as floats. They
 # are so large that no zero that fills up, and no note that an algorithm adds, looks like one.
 _NUMBERS = {4: np.int32, 8: np.int64}
 _FIRST = {4: 1 << 30, 8: 1 << 62}
+_PIECE = 8 << 20
 
 
 class Weights:
-    """One array of weights. Once `drop` was called only packed forms of it are left."""
+    """One array of weights. Once `drop` was called only packed forms of it are left.
+
+    array: as steps may use it, which one in a file may not be: that lies at any address.
+    """
 
     def __init__(self, array: np.ndarray) -> None:
         self.packed: dict = {}
-        self.array: np.ndarray | None = np.ascontiguousarray(array)
+        array = np.asarray(array)
+        self._source: np.ndarray | None = array
+        self._blank: np.ndarray | None = None
+        usable = array.flags.c_contiguous and array.flags.aligned
+        self.array: np.ndarray | None = array if usable else None
         self.shape, self.dtype, self.original = array.shape, array.dtype, array.nbytes
         self._plans: dict[Any, _core.ConvPlan] = {}
         self._kept = False
@@ -32,8 +40,11 @@ class Weights:
         return packed + (0 if self.array is None else self.array.nbytes)
 
     def like(self) -> np.ndarray:
-        """The weights, or something of their shape that nobody may read."""
-        return np.empty(self.shape, self.dtype) if self.array is None else self.array
+        """The weights, or something of their shape that nobody may read, unless `pack` fills it."""
+        if self.array is not None:
+            return self.array
+        self._blank = np.empty(self.shape, self.dtype)
+        return self._blank
 
     @staticmethod
     def packs(problem: Any) -> bool:
@@ -41,17 +52,39 @@ class Weights:
         return not problem.transposed or prod(problem.stride) <= _core.MOST_PACKED_PHASES
 
     def pack(self, plan: _core.ConvPlan) -> None:
-        """Sees to it that there is the form that `plan` wants."""
+        """Sees to it that there is the form that `plan`, made with what `like` gave, wants."""
         if plan.packing is None:
             self._kept = True
+            if self.array is None:
+                self._fill(self._blank)
+                self.array = self._blank
         elif plan.packing not in self._plans:
-            plan.pack(self._unpacked() if self.array is None else self.array, self.packed)
+            array = self.array
+            if array is None:
+                array = np.empty(self.shape, self.dtype)
+                self._fill(array)
+            plan.pack(array, self.packed)
             self._plans[plan.packing] = plan
+        self._blank = None
+
+    def _fill(self, array: np.ndarray) -> None:
+        """With the weights, read piece by piece: of a file no more than that is in memory."""
+        if self._source is None:
+            array[...] = self._unpacked()
+            return
+        source = self._source
+        if source.T.flags.c_contiguous:  # in the order it lies in
+            array, source = array.T, source.T
+        rows = max(1, _PIECE * len(array) // max(array.nbytes, 1))
+        for start in range(0, len(array), rows):
+            piece = source[start : start + rows]
+            array[start : start + rows] = piece
+            _memory.let_go(piece)
 
     def drop(self) -> None:
         """Lets go of the array, if there is a packed form of it."""
         if self.packed and not self._kept:
-            self.array = None
+            self.array = self._source = None
 
     def _unpacked(self) -> np.ndarray:
         """The array as it came: packing its elements' numbers tells where each of them went."""

@@ -182,7 +182,9 @@ def _input(node: Node) -> tuple | None:
 
 def _plain(node: Node) -> bool:
     """Whether the step takes one array of the engine's types and gives one, neither of them empty."""
-    alone = len(node.inputs) == 1 and node.shape is not None and node.dtype in _FLOATS
+    # the first argument: not a weight that is computed
+    alone = len(node.inputs) == 1 and len(node.args) > 0 and node.args[0] is node.inputs[0]
+    alone = alone and node.shape is not None and node.dtype in _FLOATS
     return alone and prod(node.shape) > 0 and prod(node.inputs[0].shape) > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv._memory import Mapped
 from fastconv.onnx import tensors
 from fastconv.onnx.ops import OPERATORS
 from fastconv.onnx.schema import SCHEMA
@@ -76,7 +76,7 @@ def load(source: str | os.PathLike | bytes) -> Model:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise ModelError(f"{path} is empty")
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        data = memoryview(Mapped.read_only(file.fileno()))
     return _model(data, path.parent)
 
 

@@ -60,17 +60,24 @@ class Network(nn.Module):
         values: dict[str, Any] = {**self.model.constants, **dict(zip(names, arrays, strict=True))}
         budget = self._budget(arrays)
         for i, (node, step) in enumerate(zip(self.model.nodes, self.steps, strict=True)):
-            values |= step(budget, *(values[name] if name else None for name in node.inputs))
+            values |= step(budget, *(_taken(values, name) for name in node.inputs))
             for name in self._last_uses.get(i, ()):
                 values.pop(name, None)
                 budget.drop(name)
-        return tuple(values[value.name] for value in self.model.outputs)
+        return tuple(_taken(values, value.name) for value in self.model.outputs)
 
     def _budget(self, arrays: Iterable[Any]) -> Budget:
         fed = sum(prod(array.shape) for array in arrays)
         memory = default_memory() if self._memory is None else self._memory
         work = default_work(self._weights, fed) if self._work is None else self._work
         return Budget(memory, work)
+
+
+def _taken(values: dict[str, Any], name: str) -> Any:
+    """The value of a name, None for what is left out. Nodes may name more outputs than there are."""
+    if name and name not in values:
+        raise ModelError(f"{name!r} is an output that its operator does not have")
+    return values[name] if name else None
 
 
 def _last_uses(model: Model) -> dict[int, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _memory
 from fastconv._options import using
 from fastconv.onnx.model import Value, load
 from fastconv.onnx.network import Network
@@ -137,6 +138,8 @@ class InferenceSession:
                 try:
                     if self._prepared is None:
                         self._prepared = self._network.prepare(*(array.shape for array in arrays))
+                        for weights in self._model.constants.values():
+                            _memory.let_go(weights)  # what is needed of them is packed
                     return self._prepared(*arrays)
                 except DependsOnValues:
                     self._prepares = False

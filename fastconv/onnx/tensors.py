@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import stat
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from fastconv._memory import Mapped
 from fastconv.onnx.wire import Message, ModelError
 
 # TensorProto.DataType. Types that NumPy has not are read as what they are stored in, and converted.
@@ -111,14 +113,15 @@ def _external(tensor: Message, nbytes: int, folder: Path | None, name: str) -> m
     if length != nbytes:
         raise ModelError(f"{name} needs {nbytes} bytes and is said to have {length}")
     file = open_inside(folder, location, name)
-    with os.fdopen(file, "rb") as opened:
+    with os.fdopen(file, "rb"):
         size = os.fstat(file).st_size
         if (offset or 0) + length > size:
             raise ModelError(f"{name} ends at {(offset or 0) + length}, {location!r} at {size}")
         if length == 0:
             return memoryview(b"")
-        mapped = np.memmap(opened, np.uint8, "r", offset or 0, (length,))
-    return memoryview(mapped)
+        before = (offset or 0) % mmap.ALLOCATIONGRANULARITY
+        mapped = Mapped.read_only(file, length + before, (offset or 0) - before)
+    return memoryview(mapped)[before:]
 
 
 def _number(keys: dict, key: str, name: str) -> int | None:
