@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from benchmarks.files import File
 from benchmarks.functions import Call, inputs_of, reference_of
 from benchmarks.networks import Network
 from benchmarks.problems import DTYPES, Problem, arrays, positions
@@ -33,6 +34,8 @@ def expected(problem: Problem | Network | Call, dtype: str) -> tuple[np.ndarray,
     """The right values at the problem's positions, and by how much a result may differ."""
     if isinstance(problem, Call):
         return _expected_of_call(problem, dtype)
+    if isinstance(problem, File):
+        return _expected_of_file(problem, dtype)
     if isinstance(problem, Network):
         return _expected_of_network(problem, dtype)
     inputs = arrays(problem, dtype)
@@ -60,9 +63,24 @@ def _expected_of_network(network: Network, dtype: str) -> tuple[np.ndarray, np.n
     rounding of a hundred layers is of use: a mistake shows in the first digits.
     """
     y = network.model(dtype)(network.image(dtype))
-    right = at_positions(network, y).astype(np.longdouble)
+    return _first_digits(at_positions(network, y), dtype)
+
+
+def _expected_of_file(file: File, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """What ONNX Runtime gives, in a process for this alone."""
+    from benchmarks.workers import Worker  # whose module needs this one
+
+    worker = Worker("onnxruntime", 1)
+    try:
+        return _first_digits(worker.ask("prepare", str(file), dtype), dtype)
+    finally:
+        worker.close()
+
+
+def _first_digits(values: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    right = values.astype(np.longdouble)
     digits = np.longdouble(np.finfo(DTYPES[dtype]).eps) ** 0.5
-    return right, np.full(right.shape, digits * np.abs(y).max())
+    return right, np.full(right.shape, digits * np.abs(right).max())
 
 
 def at_positions(problem: Problem | Network | Call, y: np.ndarray) -> np.ndarray:

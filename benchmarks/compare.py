@@ -18,7 +18,17 @@ if __name__ == "__main__":
     sys.path.append(str(ROOT))
 
 import fastconv
-from benchmarks import contest, drawing, machine, networks, peers, problems, standings, workers
+from benchmarks import (
+    contest,
+    drawing,
+    files,
+    machine,
+    networks,
+    peers,
+    problems,
+    standings,
+    workers,
+)
 from benchmarks.problems import Layer
 
 TYPES = {"float32": "f32", "float64": "f64"}
@@ -75,10 +85,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--set",
         nargs="+",
         metavar="NAME",
-        choices=["all", "networks", *problems.set_names()],
+        choices=["all", "networks", "onnx", *problems.set_names()],
         default=["all"],
-        help="all (networks, their layers, every class), networks (as a whole), "
-        + ", ".join(problems.set_names()),
+        help="all (networks, files, their layers, every class), networks (as a whole), "
+        "onnx (files of the packages onnx and rapidocr), " + ", ".join(problems.set_names()),
     )
     add(
         "--shapes",
@@ -155,14 +165,15 @@ def _measured(options: argparse.Namespace) -> tuple[list[standings.Row], dict]:
 def _sets(options: argparse.Namespace) -> Iterator[tuple[str, list[Layer]]]:
     """The layers to measure, by the name of their set."""
     sets = {path.stem: problems.distinct(problems.read(path)) for path in options.shapes}
-    names = ["networks", *problems.all_sets()] if "all" in options.set else options.set
+    names = ["networks", "onnx", *problems.all_sets()] if "all" in options.set else options.set
     for name, layers in (sets or {name: _set(name) for name in names}).items():
         yield name, problems.draw(layers, options.sample or len(layers), options.seed)
 
 
 def _set(name: str) -> list[Layer]:
-    if name == "networks":
-        return [Layer(network) for network in networks.all_networks()]
+    whole = {"networks": networks.all_networks, "onnx": files.all_files}
+    if name in whole:
+        return [Layer(network) for network in whole[name]()]
     return problems.layer_set(name)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.files import File
 from benchmarks.networks import Network
 from benchmarks.problems import DTYPES, Problem
 from fastconv import reference
@@ -147,4 +148,4 @@ CALLS = {call.op: call for call in [*_of_every_dimension(), *_of_images()]}
 
 def parse(name: str) -> Problem | Network | Call:
     """A problem or a network by its name; a call's is its op."""
-    return CALLS.get(name) or Network.parse(name) or Problem.parse(name)
+    return CALLS.get(name) or Network.parse(name) or File.parse(name) or Problem.parse(name)

@@ -58,12 +58,12 @@ class Network:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        return _facts(self)[0]
+        return self.facts()[0]
 
     @property
     def macs(self) -> int:
         """Multiply-adds of its convolutions and linear layers."""
-        return _facts(self)[1]
+        return self.facts()[1]
 
     @property
     def flops(self) -> int:
@@ -72,8 +72,17 @@ class Network:
 
     def nbytes(self, dtype: str) -> int:
         """Weights and image read once, the result written once; what lies between is not counted."""
-        elements = _facts(self)[2] + math.prod(self.input_shape) + math.prod(self.output_shape)
+        elements = self.facts()[2] + math.prod(self.input_shape) + math.prod(self.output_shape)
         return elements * np.dtype(DTYPES[dtype]).itemsize
+
+    def facts(self) -> tuple[tuple[int, ...], int, int]:
+        """Output shape, multiply-adds, parameters."""
+        return _facts(self)
+
+    def onnx_model(self, dtype: np.dtype) -> bytes:
+        """The same network for other libraries."""
+        model = self.model("f64" if dtype == np.float64 else "f32")
+        return export.onnx_model(model, self.input_shape, dtype)
 
     def image(self, dtype: str) -> np.ndarray:
         """Seeded by the name."""
@@ -98,7 +107,6 @@ def all_networks() -> list[Network]:
 
 @functools.cache
 def _facts(network: Network) -> tuple[tuple[int, ...], int, int]:
-    """Output shape, multiply-adds, parameters."""
     summary = Summary(network.model("f32"), network.input_shape)
     return summary.rows[-1].output_shape, summary.multiply_adds, summary.parameters
 
@@ -121,9 +129,3 @@ def as_built(network: Network, dtype: str) -> Run:
 
 
 OURS = {"layer": prepared, "function": as_built}
-
-
-def onnx_model(network: Network, dtype: np.dtype) -> bytes:
-    """The same network for other libraries."""
-    model = network.model("f64" if dtype == np.float64 else "f32")
-    return export.onnx_model(model, network.input_shape, dtype)

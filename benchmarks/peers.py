@@ -110,7 +110,8 @@ def onnxruntime(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray
     session = onnxruntime.InferenceSession(
         onnx_model(p, x, *parameters), options, providers=["CPUExecutionProvider"]
     )
-    return lambda: session.run(None, {"x": x})[0]
+    feed = {session.get_inputs()[0].name: x}
+    return lambda: session.run(None, feed)[0]
 
 
 def openvino(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> Run:
@@ -125,7 +126,9 @@ def openvino(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -
         "INFERENCE_PRECISION_HINT": "f32",
     }
     core = openvino.Core()
-    model = core.compile_model(core.read_model(onnx_model(p, x, *parameters)), "CPU", options)
+    read = core.read_model(onnx_model(p, x, *parameters))
+    read.reshape(x.shape)  # a file may leave sizes open
+    model = core.compile_model(read, "CPU", options)
     request = model.create_infer_request()
     request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
     shape = tuple(model.output(0).shape)
@@ -230,7 +233,7 @@ def scipy(p: Problem, threads: int, x: np.ndarray, *parameters: np.ndarray) -> R
 def onnx_model(p: Problem, x: np.ndarray, *parameters: np.ndarray) -> bytes:
     """The problem as an ONNX model with one input, x: of one node, or of a whole network."""
     if isinstance(p, networks.Network):
-        return networks.onnx_model(p, x.dtype)
+        return p.onnx_model(x.dtype)
     try:
         import onnx
     except ImportError:

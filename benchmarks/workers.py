@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import baselines, binding, networks, ours, peers
+from benchmarks import baselines, binding, files, networks, ours, peers
 from benchmarks.checking import at_positions
 from benchmarks.functions import Call, parse
 from benchmarks.networks import Network
@@ -126,8 +126,9 @@ def _prepare(
             return problem.run(reference, dtype)
         return peers.torch_function(problem, threads, dtype)
     if isinstance(problem, Network):
-        if contender in networks.OURS:
-            return networks.OURS[contender](problem, dtype)
+        ways = files.OURS if isinstance(problem, files.File) else networks.OURS
+        if contender in ways:
+            return ways[contender](problem, dtype)
         if contender not in peers.READ_ONNX:
             raise ValueError("cannot: networks are compared with what reads ONNX models")
     if contender in ours.OURS:
