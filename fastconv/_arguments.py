@@ -73,6 +73,9 @@ class ConvProblem(NamedTuple):
     parameters: tuple
     algorithm: str | None
     residual: str | None = None  # or when it is added: "first", "last" (before, after activation)
+    prologue: tuple | None = (
+        None  # or what follows x * scale + shift: (activation or None, parameters)
+    )
 
 
 class PoolProblem(NamedTuple):

@@ -8,6 +8,11 @@ cdef extern from "fastconv.h" nogil:
     ctypedef enum fc_pool_kind: FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM
     enum: FC_ALIGN, FC_MAX_PARTS
 
+    ctypedef struct fc_prologue:
+        int scaled
+        fc_activation activation
+        double a, b
+
     ctypedef struct fc_conv_problem:
         fc_type type
         int transposed
@@ -24,6 +29,7 @@ cdef extern from "fastconv.h" nogil:
         fc_activation activation
         double a, b
         fc_residual residual
+        fc_prologue prologue
 
     ctypedef struct fc_pool_problem:
         fc_type type
@@ -59,6 +65,8 @@ cdef extern from "fastconv.h" nogil:
         const void *w
         const void *bias
         const void *residual
+        const void *scale
+        const void *shift
         void *y
         int64_t *indices
         void *workspace

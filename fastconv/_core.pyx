@@ -291,6 +291,15 @@ cdef class Step:
         return self.plan
 
 
+cdef int _copy_prologue(fc_prologue *to, prologue) except -1:
+    """None, or the activation that follows x * scale + shift: (name or None, parameters)."""
+    name, parameters = prologue or (None, ())
+    to.scaled = prologue is not None
+    to.activation = <fc_activation><int>_ACTIVATION[name or "identity"]
+    to.a, to.b = (tuple(parameters) + (0.0, 0.0))[:2]
+    return 0
+
+
 cdef class ConvPlan(Plan):
     """A planned convolution: what will run, and its figures."""
 
@@ -311,6 +320,7 @@ cdef class ConvPlan(Plan):
         p.activation = <fc_activation><int>_ACTIVATION[problem.activation or "identity"]
         p.a, p.b = (tuple(problem.parameters) + (0.0, 0.0))[:2]
         p.residual = <fc_residual><int>_RESIDUAL[problem.residual]
+        _copy_prologue(&p.prologue, problem.prologue)
         name = problem.algorithm or options.get()[1]
         algorithm = None if name is None or name == "auto" else name.encode()
         o = _options_for(algorithm, packed)
@@ -372,8 +382,9 @@ cdef class ConvPlan(Plan):
         }
 
 
-def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None):
-    """The convolution of x and w into out. A residual lies as out does.
+def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None, scale=None, shift=None):
+    """The convolution of x and w into out. A residual lies as out does. scale and shift: one a channel of x, where the
+    problem has a prologue.
 
     prepared, which belongs to one array of weights, keeps their packed forms. A transposed convolution of many phases
     packs as it goes: where a phase's panel begins is found by counting the taps of all before it, which for n phases
@@ -392,6 +403,7 @@ def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None):
         step.at.w = plan.weights(held_w.view.buf, prepared)
         step.constants.append(prepared[plan.packing])
     step.at.bias = step.constant(bias)
+    step.at.scale, step.at.shift = step.constant(scale), step.constant(shift)
     if residual is not None:
         step.residual.lie_as(step.y)
     return step
@@ -708,7 +720,7 @@ def again(op, x, w, bias, tuple given, dict prepared=None, residual=None):
         out = _memory.empty(shape, dtype)
         PyObject_GetBuffer(out, &view[4], PyBUF_WRITABLE)
         at.x, at.w, at.bias, at.residual, at.y = view[0].buf, view[1].buf, view[2].buf, view[3].buf, view[4].buf
-        at.indices, at.workspace = NULL, NULL
+        at.indices, at.workspace, at.scale, at.shift = NULL, NULL, NULL, NULL
         if plan.packing is not None:
             at.w = (<ConvPlan>plan).weights(at.w, prepared)
         _run(plan.work, &at)

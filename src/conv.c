@@ -13,7 +13,11 @@ enum { ALGOS = sizeof algos / sizeof algos[0] };
 int fc_algo_count(void) { return ALGOS; }
 const char *fc_algo_name(int algo) { return algo >= 0 && algo < ALGOS ? algos[algo]->name : NULL; }
 const char *fc_algo_precision(int algo) { return algo >= 0 && algo < ALGOS ? algos[algo]->precision : NULL; }
-const char *fc_conv_cannot(const fc_conv_plan *plan, int algo) { return algos[algo]->cannot(plan); }
+const char *fc_conv_cannot(const fc_conv_plan *plan, int algo)
+{
+    if (plan->problem.prologue.scaled && algos[algo] != &fc_algo_pointwise) return "only pointwise scales its input";
+    return algos[algo]->cannot(plan);
+}
 const char *fc_conv_should_not(const fc_conv_plan *plan, int algo) { return algos[algo]->should_not(plan); }
 
 int fc_conv_algo(const fc_conv_plan *plan)
@@ -72,8 +76,8 @@ static fc_status choose(const char *forced, fc_conv_plan *plan)
     for (int algo = 0; algo < ALGOS; algo++) {
         plan->algo = algos[algo];
         if (forced) {
-            if (strcmp(forced, algos[algo]->name) == 0) return algos[algo]->cannot(plan) ? FC_CANNOT : FC_OK;
-        } else if (!algos[algo]->cannot(plan) && (algo == ALGOS - 1 || !algos[algo]->should_not(plan))) {
+            if (strcmp(forced, algos[algo]->name) == 0) return fc_conv_cannot(plan, algo) ? FC_CANNOT : FC_OK;
+        } else if (!fc_conv_cannot(plan, algo) && (algo == ALGOS - 1 || !algos[algo]->should_not(plan))) {
             return FC_OK;
         }
     }

@@ -60,6 +60,14 @@ typedef struct fc_algo fc_algo;       /* one algorithm: algos/algos.h */
 /* Whether act(acc), act(acc + residual) or act(acc) + residual. */
 typedef enum { FC_NO_RESIDUAL, FC_RESIDUAL_FIRST, FC_RESIDUAL_LAST } fc_residual;
 
+/* What becomes of the input first: nothing, or act(x * scale[c] + shift[c]), each step rounded: only for kernels of 1, stride 1,
+ * no padding, one group, pixels of a channel side by side in x. */
+typedef struct fc_prologue {
+    int scaled;
+    fc_activation activation;
+    double a, b;
+} fc_prologue;
+
 /* y[n, oc, o] = act(sum over (c, k) of w[oc, c, k] * x[n, g*icg + c, o*stride - pad + k*dilation] + bias[oc]),
  * or, transposed, the gather form of the adjoint: x at i meets w at k where i*stride - pad + k*dilation = o.
  * Weights are (oc, ic/groups, kd, kh, kw), transposed (ic, oc/groups, kd, kh, kw). */
@@ -74,6 +82,7 @@ typedef struct fc_conv_problem {
     fc_activation activation;
     double a, b; /* its parameters */
     fc_residual residual; /* lies as y does and does not overlap it */
+    fc_prologue prologue;
 } fc_conv_problem;
 
 typedef enum { FC_POOL_MAX, FC_POOL_AVERAGE, FC_POOL_SUM } fc_pool_kind;
@@ -113,7 +122,7 @@ typedef struct fc_options {
 
 typedef struct fc_buffers {
     const void *x, *w, *bias; /* bias may be NULL; w is the packed form where options.packed was set */
-    const void *residual; /* where the problem has one */
+    const void *residual, *scale, *shift; /* where the problem has them */
     void *y;
     int64_t *indices;
     void *workspace; /* parts * workspace_bytes, aligned to FC_ALIGN */

@@ -492,6 +492,21 @@ def test_memory_is_what_it_says():
     assert held <= 1.2 * (original + memory.buffers)
 
 
+@pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2}, {"padding": 1}])
+def test_normalisation_before_a_1x1_convolution_begins_it(options):
+    """Where every pixel is read once; the bits are those of a step of its own."""
+    conv = nn.Conv2d(6, 8, 1, **options)
+    model = with_statistics(nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(6), nn.ReLU(), conv))
+    x = pictures((2, 6, 22, 38))
+    prepared = model.prepare(x.shape)
+    with fastconv.using(algorithm="im2col"):
+        expected = prepared(x)
+    assert np.array_equal(prepared(x), expected)
+    rows = [row.does for row in prepared.summary().rows]
+    begins = "batch_norm + relu + conv2d" in rows
+    assert begins == (not options) and len(rows) == (2 if begins else 3)
+
+
 def test_summary_says_what_became_of_everything(capsys):
     fastconv.nn.manual_seed(0)
     prepared = with_statistics(models.resnet18()).prepare((3, 64, 64))

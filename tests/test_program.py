@@ -36,6 +36,35 @@ def pool(x, y):
     return _core.pool_step(problem, x, y)
 
 
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@every_dtype
+def test_a_prologue_gives_the_bits_of_separate_steps(dtype, activation):
+    """Of a part of a wider array's channels, with and without rows enough to keep panels anyway."""
+    relu = (activation, ()) if activation else (None, ())
+    for c, oc, size in product((3, 70), (5, 80), ((7, 7), (1, 5), (33, 17), (16, 24))):
+        x = reals(2, 2 * c + 1, *size, dtype=dtype)[:, c:-1]
+        scale, shift, w, b = (reals(*s, dtype=dtype) for s in ((c,), (c,), (oc, c, 1, 1), (oc,)))
+        scaled, expected, y = np.empty((2, c, *size), dtype), *np.empty((2, 2, oc, *size), dtype)
+        for isa, threads in product(fc.isas(), (1, 3)):
+            with fc.using(isa=isa, threads=threads):
+                first = conv(x, scale.reshape(-1, 1, 1, 1), shift, scaled, padding=0, groups=c,
+                             activation=activation)  # fmt: skip
+                problem, *_ = _arguments.convolution(
+                    "conv2d", 2, False, x, w, b, 1, 0, 0, 1, 1, None, "relu", None, None, None,
+                    allocate=False,
+                )  # fmt: skip
+                begun = problem._replace(prologue=relu)
+                for packed in (None, {}):
+                    y[:] = np.nan
+                    alone = _core.conv_step(problem, scaled, w, b, expected, packed)
+                    _core.Program([first, alone], ()).run(())
+                    step = _core.conv_step(begun, x, w, b, y, packed, None, scale, shift)
+                    _core.Program([step], ()).run(())
+                    assert_same_bits(
+                        y, expected, f"{c} to {oc} at {size}, {isa}, {threads} threads"
+                    )
+
+
 class Net:
     """A few layers as a program, and as calls."""
 

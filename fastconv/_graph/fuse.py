@@ -1,11 +1,21 @@
-"""Activations and sums become part of the step before them; the bits are those of separate steps."""
+"""Activations and sums become part of the step before them, scales of the step after them; the bits are
+those of separate steps.
+"""
 
 from __future__ import annotations
 
+from math import prod
+
+import numpy as np
+
+from fastconv import _core
 from fastconv._graph.op import Op, Ops
 
 _WITH_ACTIVATION = ("conv", "linear", "scale", "add")
 _WITH_RESIDUAL = ("conv",)
+_MOST_SCALED = (
+    4096  # channels that are scaled while they are packed: all of a few vectors fit the workspace
+)
 
 
 def fuse(ops: Ops) -> None:
@@ -13,6 +23,7 @@ def fuse(ops: Ops) -> None:
     _shuffles(ops)
     _sums(ops)
     _activations(ops)
+    _scales(ops)
 
 
 def _shuffles(ops: Ops) -> None:
@@ -57,6 +68,42 @@ def _activations(ops: Ops) -> None:
         if before.settings.get("activation") is None:
             _take_over(op, before, before.inputs, activation=op.settings["activation"])
     ops.drop_unused()
+
+
+def _scales(ops: Ops) -> None:
+    """Normalisation and activation before a 1x1 convolution, of DenseNet: what it packs is scaled."""
+    if _core.options.get()[1] not in (None, "auto"):
+        return  # few algorithms can
+    users, alone = ops.users(), ops.alone()
+    for op in ops.steps:
+        scale = op.inputs[0] if op.kind == "conv" else None
+        if scale is None or scale.kind != "scale" or not alone(scale, op):
+            continue
+        (source,) = scale.inputs
+        if _reads_each_pixel_once(op) and _lies_in_planes(source, users[source]):
+            op.inputs = [source, *op.inputs[1:]]
+            fused = scale.settings.get("op", scale.kind), *scale.settings.get("fused", ())
+            op.settings["prologue"] = scale.settings.get("activation") or (None, ())
+            op.settings["begins_with"] = fused
+            op.arrays |= {"scale": scale.arrays["weight"], "shift": scale.arrays["bias"]}
+    ops.drop_unused()
+
+
+def _reads_each_pixel_once(op: Op) -> bool:
+    stride, padding, _, _, groups = op.settings["options"]
+    kernel = op.arrays["weight"].shape[2:]
+    once = prod(kernel) == 1 and not op.settings["transposed"] and groups == 1
+    return once and np.all(np.equal(stride, 1)) and not np.any(padding)
+
+
+def _lies_in_planes(source: Op, users: list[Op]) -> bool:
+    """Whether the pixels of each channel are sure to lie side by side: views and stacks of rows may not."""
+    stacks = [user.settings["axis"] for user in users if user.kind == "concat"]
+    return (
+        source.kind != "view"
+        and all(axis < 2 for axis in stacks)
+        and source.shape[1] <= _MOST_SCALED
+    )
 
 
 def _take_over(op: Op, before: Op, inputs: list[Op], **settings: object) -> None:

@@ -48,12 +48,16 @@ def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights) -> list
             problem = problem._replace(residual="first")
         else:  # within a stack of a larger batch
             residual, after, name = None, _mapped(name, parameters, y, y, xs[1]), None
-    problem = problem._replace(activation=name, parameters=parameters)
+    problem = problem._replace(
+        activation=name, parameters=parameters, prologue=op.settings.get("prologue")
+    )
     packed = weights.packs(problem)
     arrays = _core._Array(x), _core._Array(w), _core._Array(out, True)
     weights.pack(_core.ConvPlan(problem, *arrays, packed))
     prepared = weights.packed if packed else None
-    return [_core.conv_step(problem, x, w, op.arrays["bias"], out, prepared, residual), *after]
+    scale, shift = op.arrays.get("scale"), op.arrays.get("shift")
+    step = _core.conv_step(problem, x, w, op.arrays["bias"], out, prepared, residual, scale, shift)
+    return [step, *after]
 
 
 # Each gives (problem, x, weight) as the door takes them, and how the door sees what lies as the result.

@@ -50,7 +50,7 @@ class Summary:
 
 def _row(step: Step) -> Row:
     op = step.op
-    parts = [op.settings.get("op", op.kind)]
+    parts = [*op.settings.get("begins_with", ()), op.settings.get("op", op.kind)]
     parts += ["batch_norm"] * len(op.settings.get("folded", ()))
     parts += op.settings.get("fused", ())
     first = step.pieces[0]
@@ -64,7 +64,7 @@ def _counts(plan: Plan) -> dict[str, int]:
     counts: Counter[Any] = Counter()
     for op in plan.ops.steps:
         counts["batch_norm folded"] += len(op.settings.get("folded", ()))
-        for name in op.settings.get("fused", ()):
+        for name in (*op.settings.get("begins_with", ()), *op.settings.get("fused", ())):
             counts[f"{name} fused"] += 1
         counts["as views"] += op.kind == "view"
         counts["stacks in place"] += op.kind == "concat"

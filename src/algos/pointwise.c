@@ -1,11 +1,12 @@
 /* pointwise: y[oc][p] = w[oc][ic] * x[ic][p]. A 1x1 kernel of stride 1 without padding is a matrix product with the image
  * itself, read in place: no strip. Columns p run over one image; the channels of x are x_stride[C] apart. Every step of the
  * chain is another page, and of planes of 4096 bytes the same set of L1, so the tiles of the first rows copy what they read
- * into a panel, from which all further rows read. */
+ * into a panel, from which all further rows read. A prologue's results go into that panel before all tiles. */
 #include "algos.h"
 
 enum {
     BLOCK_BYTES = 224 << 10, /* of x under one item: stays in L2 while the output channels pass */
+    SCALE_COST = 3, /* of a vector in the prologue, in multiply-adds of a vector */
     KEPT_ROWS = 8 /* tiles of rows from which on a copy repays: at 4 it cost 3 %, from 8 on at most 3 % */
 };
 
@@ -23,12 +24,17 @@ static const char *cannot(const fc_conv_plan *p)
     if (!p->packed && !fc_weights_in_place(p) &&
         (size_t)(p->icg * p->work.kernels->mr) * p->work.kernels->size > FC_WORKSPACE_LIMIT)
         return "weights of one block of output channels do not fit the workspace";
+    if (q->prologue.scaled &&
+        (size_t)(p->icg * ((FC_VECTORS + 1) * p->work.kernels->lanes + p->work.kernels->mr)) * p->work.kernels->size >
+            FC_WORKSPACE_LIMIT)
+        return "scaled columns of all channels do not fit the workspace";
     return NULL;
 }
 
 static const char *should_not(const fc_conv_plan *p)
 {
     const ptrdiff_t *o = p->problem.out_size;
+    if (p->problem.prologue.scaled) return NULL;
     if (o[0] * o[1] * o[2] < FC_VECTORS * p->work.kernels->lanes && p->problem.batch > 1)
         return "images smaller than a tile: im2col fills its vectors across the batch";
     return NULL;
@@ -45,7 +51,7 @@ static ptrdiff_t panel_of(const fc_conv_plan *p)
 {
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t panel = p->column_block * k->lanes * p->icg;
-    const int repays = fc_ceil_div(p->ocg, k->mr * p->row_blocks) >= KEPT_ROWS;
+    const int repays = p->problem.prologue.scaled || fc_ceil_div(p->ocg, k->mr * p->row_blocks) >= KEPT_ROWS;
     return repays && (size_t)(room_of(p) + panel) * k->size <= FC_WORKSPACE_LIMIT ? panel : 0;
 }
 
@@ -55,12 +61,32 @@ static void book(fc_conv_plan *p)
     const ptrdiff_t *o = p->problem.out_size;
     const ptrdiff_t vectors = fc_ceil_div(o[0] * o[1] * o[2], k->lanes);
     const ptrdiff_t most = fc_max(BLOCK_BYTES / (fc_max(p->icg, 1) * k->lanes * (ptrdiff_t)k->size), FC_VECTORS);
-    fc_grid_book(p, o[0] * o[1] * o[2], most, p->problem.groups * p->problem.batch, 0);
+    fc_grid_book(p, o[0] * o[1] * o[2], most, p->problem.groups * p->problem.batch,
+                 p->problem.prologue.scaled ? SCALE_COST : 0);
     p->column_block = fc_block_longest(vectors, p->column_blocks);
     p->work.workspace_bytes = (size_t)(room_of(p) + panel_of(p)) * k->size;
 }
 
-static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t item, void *workspace)
+/* The prologue of a block's columns, into its panel. */
+static void scale_columns(const fc_conv_plan *p, const fc_buffers *b, const fc_block *o)
+{
+    const fc_prologue *q = &p->problem.prologue;
+    const fc_scaling s = { .x = o->x,
+                           .scale = b->scale,
+                           .shift = b->shift,
+                           .channels = o->channels,
+                           .x_step = p->problem.x_stride[FC_C],
+                           .n = o->columns,
+                           .activation = q->activation,
+                           .a = q->a,
+                           .b = q->b,
+                           .to = o->panel };
+    p->work.kernels->scale_columns(&s);
+}
+
+/* fresh: the workspace has nothing yet of the item's columns. */
+static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, ptrdiff_t item, int fresh,
+                     void *workspace)
 {
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t row_block = item % p->row_blocks, block = item / p->row_blocks % p->column_blocks;
@@ -69,7 +95,7 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     const ptrdiff_t vectors = fc_ceil_div(f->outputs, k->lanes), rows = fc_ceil_div(p->ocg, k->mr);
     const ptrdiff_t at = fc_block_start(vectors, block, p->column_blocks) * k->lanes;
     const ptrdiff_t end = fc_min(fc_block_start(vectors, block + 1, p->column_blocks) * k->lanes, f->outputs);
-    const fc_block o = {
+    fc_block o = {
         .group = group,
         .row = fc_share(rows, row_block, p->row_blocks) * k->mr,
         .row_end = fc_min(fc_share(rows, row_block + 1, p->row_blocks) * k->mr, p->ocg),
@@ -81,6 +107,10 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
         .x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C] + at),
         .room = room_of(p) ? workspace : NULL,
     };
+    if (p->problem.prologue.scaled) {
+        if (fresh) scale_columns(p, b, &o);
+        o.x = NULL;
+    }
     fc_block_run(p, f, b, &o);
 }
 
@@ -90,8 +120,10 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     const fc_conv_plan *p = (const fc_conv_plan *)work;
     fc_phase f;
     fc_phase_of(p, 0, &f);
+    const ptrdiff_t first = item;
     while (item < end) {
-        run_item(p, &f, b, item++, workspace);
+        run_item(p, &f, b, item, item == first || item % p->row_blocks == 0, workspace);
+        item++;
         if (fc_late(deadline)) break;
     }
     return item;

@@ -100,6 +100,16 @@ typedef struct fc_piece {
     int first, end;
 } fc_piece;
 
+/* Columns as panels, to[tile][c][vectors * lanes] = act(x[c*x_step + column] * scale[c] + shift[c]): as many tiles of FC_VECTORS
+ * as n columns fill, the last of fewer vectors. */
+typedef struct fc_scaling {
+    const void *x, *scale, *shift;
+    ptrdiff_t channels, x_step, n;
+    fc_activation activation;
+    double a, b;
+    void *to;
+} fc_scaling;
+
 /* to[r*to_row + j] = x[r*x_row + j*step] for first <= j < end, zero elsewhere below n. */
 typedef struct fc_rows {
     const void *x; /* where j = 0 would be, in the array or not */
@@ -200,6 +210,7 @@ struct fc_kernels {
     void (*pack_columns)(const void *x, ptrdiff_t channels, ptrdiff_t x_step, const fc_piece *, int pieces,
                          ptrdiff_t step, void *to, ptrdiff_t to_step);
     void (*pack_weights)(const fc_weight_block *, void *to);
+    void (*scale_columns)(const fc_scaling *);
     /* mr elements at a time, to_step apart: to[i / mr * to_step + i % mr] = from[i] for i below n; the last is repeated */
     void (*deal)(const void *from, ptrdiff_t n, void *to, ptrdiff_t to_step);
     void (*pad_rows)(const fc_rows *);
