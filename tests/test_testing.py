@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastconv
-from fastconv.testing import _twin, grid
+import fastconv as fc
+from fastconv.testing import _twin, fuzz, grid
 from fastconv.testing._numbering import Combinations
-from fastconv.testing._run import Tally, Violation, perform
+from fastconv.testing._run import Tally, Violation, done, load, perform
 from helpers import run_script
 
 #: Cases 0 to 99 but for the odd ones; some of them do what a case should not.
@@ -65,7 +66,7 @@ def test_cases_that_fail_crash_and_hang_are_violations_and_the_run_goes_on(tryin
 def command(*arguments):
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "fastconv.testing", *map(str, arguments)],
-        cwd=Path(fastconv.__file__).parents[1], capture_output=True, text=True, check=False,
+        cwd=Path(fc.__file__).parents[1], capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_a_run_is_recorded_and_goes_on(tmp_path):
         kept = json.loads(state.read_text("utf-8"))["runs"]["grid"]
         assert cases <= kept["cases"] < cases + 30 and kept["violations"] == []
     assert "0 violations" in done.stdout
-    state.write_text(state.read_text("utf-8").replace(fastconv.__version__, "0.0.1"), "utf-8")
+    state.write_text(state.read_text("utf-8").replace(fc.__version__, "0.0.1"), "utf-8")
     done = command("grid", "--state", state)
     assert done.returncode == 2 and "is of another build" in done.stderr
 
@@ -149,3 +150,46 @@ def test_the_emulated_fma_is_the_machine_s(dtype):
     scalar.argtypes, scalar.restype = [kind] * 3, kind
     expected = [scalar(*three) for three in zip(a.tolist(), b.tolist(), c.tolist(), strict=True)]
     np.testing.assert_array_equal(_twin.fma(a, b, c), np.array(expected, dtype))
+
+
+REALS = [
+    line
+    for line in map(fuzz.line, range(100, 400))
+    if "history" not in line and (found := line.split()) and found[0][:3] != "max"
+]
+
+
+@pytest.mark.parametrize("thousandths", (0, 1))
+def test_the_fuzz_notices_other_bits_and_lost_digits(thousandths, monkeypatch):
+    """One number off by its last bit, which only convolutions show, or by a thousandth."""
+    lines = [line for line in REALS if thousandths or ("conv" in line and fuzz.FUSED)]
+    real = {name: getattr(fc, name) for name in {line.split()[0] for line in lines}}
+
+    def wrong(name):
+        def function(*arrays, **options):
+            y = real[name](*arrays, **options)
+            at = abs(y).argmax()
+            less = np.nextafter(y.flat[at], y.dtype.type(0))
+            y.flat[at] *= y.dtype.type(1 + thousandths / 1000)
+            y.flat[at] = y.flat[at] if thousandths else less
+            return y
+
+        return function
+
+    def missed(line):
+        try:
+            fuzz.check(line)
+        except Violation as error:
+            return not re.search("bits|bounds" if thousandths else "bits", str(error))
+        return True
+
+    for name in real:
+        monkeypatch.setattr(fc, name, wrong(name))
+    assert sum(map(missed, lines)) <= len(lines) // 10  # results of nothing but zeros, for one
+
+
+@pytest.mark.parametrize("name", ("grid", "fuzz"))
+def test_a_few_seconds_of_the_runs(name):
+    found = done(load(f"fastconv.testing.{name}"), 10_000, 10_300)
+    assert not found.violations
+    assert found.cases > 200 and found.counts["calls"] > 500

@@ -29,7 +29,7 @@ def integers(dtype: type, most: int) -> np.ndarray:
 @cache
 def reals(dtype: type, low: int, high: int) -> np.ndarray:
     """Numbers of random signs and digits, their exponents from low to high; read-only."""
-    values = random_values(low * 1000 + high + 2**24, LENGTH, dtype, low, high)
+    values = random_values((low + 2000) * 4096 + high + 2000, LENGTH, dtype, low, high)
     values.flags.writeable = False
     return values
 

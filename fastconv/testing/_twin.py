@@ -46,14 +46,12 @@ def products(case: Case, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.n
 
 def padded(x: np.ndarray, before, after) -> np.ndarray:
     """x in zeros, C-contiguous; where a padding is negative, without its ends."""
-    size = [n + p + q for n, p, q in zip(x.shape[2:], before, after, strict=True)]
-    y = np.zeros((*x.shape[:2], *size), x.dtype)
-    cut = [
-        slice(max(-p, 0), n - max(-q, 0))
-        for n, p, q in zip(x.shape[2:], before, after, strict=True)
-    ]
-    place = [slice(max(p, 0), n - max(q, 0)) for n, p, q in zip(size, before, after, strict=True)]
-    y[(..., *place)] = x[(..., *cut)]
+    axes = list(zip(x.shape[2:], before, after, strict=True))
+    y = np.zeros((*x.shape[:2], *(n + p + q for n, p, q in axes)), x.dtype)
+    place = [(max(p, 0), min(n + p + q, p + n), p) for n, p, q in axes]
+    if all(start < end for start, end, _ in place):
+        to = [slice(start, end) for start, end, _ in place]
+        y[(..., *to)] = x[(..., *(slice(start - p, end - p) for start, end, p in place))]
     return y
 
 
