@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from fastconv.testing import _twin, fuzz, grid
+from fastconv.testing import _twin, fuzz, grid, numbers
+from fastconv.testing._cases import parse
 from fastconv.testing._numbering import Combinations
 from fastconv.testing._run import Tally, Violation, done, load, perform
 from helpers import run_script
@@ -188,8 +189,38 @@ def test_the_fuzz_notices_other_bits_and_lost_digits(thousandths, monkeypatch):
     assert sum(map(missed, lines)) <= len(lines) // 10  # results of nothing but zeros, for one
 
 
-@pytest.mark.parametrize("name", ("grid", "fuzz"))
+@pytest.mark.parametrize("name", ("grid", "fuzz", "numbers"))
 def test_a_few_seconds_of_the_runs(name):
     found = done(load(f"fastconv.testing.{name}"), 10_000, 10_300)
     assert not found.violations
     assert found.cases > 200 and found.counts["calls"] > 500
+
+
+def test_the_numbers_are_where_they_are_meant_to_be():
+    """Results with NaN, infinities, denormals and zeros, from every place."""
+    seen = Counter()
+    for line in filter(None, map(numbers.line, range(800))):
+        words, rest = line.split(" ", 1)
+        if "pool" in rest:
+            continue
+        kind, place = words.split(":")
+        case = parse(rest)
+        shapes = zip("xwb", (case.x_shape, case.w_shape, (case.oc,)), strict=True)
+        arrays = [numbers.values(kind, place, *each, np.float32, case.seed) for each in shapes]
+        with np.errstate(all="ignore"):
+            y = numbers.expected(case, *arrays)
+        tiny = (y != 0) & (abs(y) < np.finfo(y.dtype).tiny)
+        for name, found in (("nan", np.isnan(y)), ("inf", np.isinf(y)), ("denormal", tiny)):
+            seen[kind, name] += found.any()
+        assert not np.signbit(y[y == 0]).any()
+    assert min(seen["nan", "nan"], seen["infs", "nan"], seen["inf", "inf"]) > 10
+    assert min(seen["huge", "inf"], seen["denormal", "denormal"]) > 10
+
+
+@pytest.mark.parametrize("value", (-0.0, 1.0, np.inf, np.nan))
+def test_the_numbers_notice_a_zero_with_the_wrong_sign_and_what_is_no_zero(value):
+    good = np.zeros(3, np.float32)
+    numbers.compare(good, good)
+    with pytest.raises(Violation, match=r"at \(1,\)"):
+        numbers.compare(np.array([0, value, 0], np.float32), good)
+    assert value == value or numbers.compare(good * value, good * value) is None
