@@ -182,6 +182,7 @@ OPTIONAL = {
     "commands/run.py": {"PIL"},
     "demos/_run.py": {"tqdm"},
     "onnx/backend.py": {"onnx"},
+    "testing/_refusals.py": {"_testcapi"},
     "testing/_run.py": {"tqdm"},
 }
 

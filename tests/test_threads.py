@@ -244,6 +244,21 @@ time.sleep(0.2)
     run_script(COMPUTING + script)
 
 
+@pytest.mark.skipif(not _core.openmp(), reason="this build is sequential")
+@pytest.mark.parametrize(
+    "line",
+    ["callers 24 20 1", "forks 5 9", "limit nproc 0 2", "limit nproc 1 3", "limit as 4000 4",
+     "limit data 0 5", "idle 6", "variables 7"],
+)  # fmt: skip
+def test_threads_and_processes_in_short(line):
+    """`python -m fastconv.testing threads` runs these for minutes."""
+    run_script(f"""
+from fastconv.testing import threads
+if __name__ == "__main__":
+    threads.check({line!r})
+""")
+
+
 # --- signals ------------------------------------------------------------------------------------
 
 # Each takes a second or more on the slowest ISA, with little memory: to touch much of it for the

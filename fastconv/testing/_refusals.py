@@ -166,7 +166,8 @@ def _alive() -> int:
 def refuse_python(action: Callable[[], Any], same: Callable[[Any, Any], bool]) -> int:
     """The same with Python's own allocations, the later the fewer of them; 0 without CPython's test module.
 
-    In NumPy and in CPython itself one of those may end in a SystemError, which is none of ours.
+    In NumPy and in CPython itself one of those may end in a SystemError, or as RuntimeError where it was
+    a lock that was refused; these are none of ours.
     """
     if _testcapi is None:
         return 0
@@ -176,7 +177,7 @@ def refuse_python(action: Callable[[], Any], same: Callable[[Any, Any], bool]) -
         _testcapi.set_nomemory(k, k + 1)
         try:
             found = action()
-        except (MemoryError, SystemError):
+        except (MemoryError, SystemError, RuntimeError):
             refusals += 1
             quiet = 0
         finally:
