@@ -110,7 +110,20 @@ fc_status fc_conv_plan_make(const fc_conv_problem *problem, const fc_options *op
     return FC_OK;
 }
 
+typedef struct packing {
+    const fc_conv_plan *plan;
+    const void *weights;
+    void *packed;
+} packing;
+
+static void pack(void *of)
+{
+    const packing *p = of;
+    (p->plan->problem.transposed ? fc_transposed_pack : p->plan->algo->pack)(p->plan, p->weights, p->packed);
+}
+
 void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed)
 {
-    (plan->problem.transposed ? fc_transposed_pack : plan->algo->pack)(plan, weights, packed);
+    packing p = { plan, weights, packed };
+    fc_with_stack(pack, &p);
 }

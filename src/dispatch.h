@@ -9,5 +9,7 @@ const fc_kernels *fc_kernels_of(int isa, fc_type type);
 const fc_kernels *fc_kernels_for(const fc_options *options, fc_type type);
 /* How many parts: what options say, or what the work is worth. */
 int fc_parts_for(const fc_options *options, double flops, double bytes);
+/* Calls work(with) where there is stack enough for algorithms. */
+void fc_with_stack(void (*work)(void *), void *with);
 
 #endif

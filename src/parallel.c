@@ -1,10 +1,11 @@
 /* The only file that knows OpenMP: opens the region, sets the floating-point environment, survives fork. */
+#define _GNU_SOURCE /* pthread_getattr_np */
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
-#include <pthread.h>
 #include <sys/mman.h>
 #endif
 #include "kernels/kernels.h"
@@ -64,6 +65,64 @@ static void run_part(const job *j, int part)
     j->progress[part] = w->run(w, j->buffers, workspace, first + j->progress[part], end, j->deadline) - first;
 }
 
+/* Tables on the stack take up to 110 KB (unpacked weights of a transposed convolution). A thread that has less than this
+ * left lends its work to one that has more, in 20 us; where that cannot be made it tries itself. */
+enum { STACK_NEEDED = 160 << 10, STACK_LENT = 512 << 10 };
+static _Thread_local char *stack_end; /* of this thread, downwards */
+
+static size_t stack_left(void)
+{
+    pthread_attr_t attributes;
+    void *end;
+    size_t size;
+    if (!stack_end && pthread_getattr_np(pthread_self(), &attributes) == 0) {
+        if (pthread_attr_getstack(&attributes, &end, &size) == 0) stack_end = end;
+        pthread_attr_destroy(&attributes);
+    }
+    return (size_t)((char *)__builtin_frame_address(0) - stack_end);
+}
+
+typedef struct loan {
+    void (*work)(void *);
+    void *with;
+} loan;
+
+static void *do_lent(void *lent)
+{
+    const loan *l = lent;
+    l->work(l->with);
+    return NULL;
+}
+
+void fc_with_stack(void (*work)(void *), void *with)
+{
+    loan l = { work, with };
+    pthread_attr_t attributes;
+    pthread_t thread;
+    int lent = 0;
+    if (stack_left() < STACK_NEEDED && pthread_attr_init(&attributes) == 0) {
+        pthread_attr_setstacksize(&attributes, STACK_LENT);
+        lent = pthread_create(&thread, &attributes, do_lent, &l) == 0;
+        pthread_attr_destroy(&attributes);
+    }
+    if (lent) pthread_join(thread, NULL);
+    else work(with);
+}
+
+/* What one thread does: part, part + step, and so on. */
+typedef struct turn {
+    const job *j;
+    int part, step;
+} turn;
+
+static void take_turn(void *of)
+{
+    const turn *t = of;
+    const __typeof__(fp_enter()) saved = fp_enter();
+    for (int part = t->part; part < t->j->work->parts; part += t->step) run_part(t->j, part);
+    fp_leave(saved);
+}
+
 #ifdef _OPENMP
 /* One team at work at a time: a call that finds one runs every part on its caller's thread. But libgomp keeps a team for
  * each thread that ever had one, until that thread ends; so only this many are kept, and others let go after each call. */
@@ -120,24 +179,22 @@ static int team_for(int wanted)
 
 static void run_parts(const job *j)
 {
-    const int parts = j->work->parts;
 #ifdef _OPENMP
+    const int parts = j->work->parts;
     if (parts > 1 && !omp_in_parallel() && !atomic_flag_test_and_set(&team_busy)) {
         const int most = omp_get_num_procs(), threads = team_for(parts < most ? parts : most);
 #pragma omp parallel num_threads(threads)
         {
-            const __typeof__(fp_enter()) saved = fp_enter();
-            for (int part = omp_get_thread_num(); part < parts; part += omp_get_num_threads()) run_part(j, part);
-            fp_leave(saved);
+            turn t = { j, omp_get_thread_num(), omp_get_num_threads() };
+            fc_with_stack(take_turn, &t);
         }
         if (atomic_load(&teams) > MOST_TEAMS) let_go();
         atomic_flag_clear(&team_busy);
         return;
     }
 #endif
-    const __typeof__(fp_enter()) saved = fp_enter();
-    for (int part = 0; part < parts; part++) run_part(j, part);
-    fp_leave(saved);
+    turn t = { j, 0, 1 };
+    fc_with_stack(take_turn, &t);
 }
 
 fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline)

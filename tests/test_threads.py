@@ -332,6 +332,16 @@ assert len(handled) > 2, "only before and after the call, perhaps"
     run_script(COMPUTING + script)
 
 
+@pytest.mark.parametrize("line", ["elsewhere pool 2 50 5", "exit thread 40 4", "stack 256 6"])
+def test_signals_in_short(line):
+    """`python -m fastconv.testing signals` runs these for minutes."""
+    run_script(f"""
+from fastconv.testing import signals
+if __name__ == "__main__":
+    signals.check({line!r})
+""")
+
+
 # --- the floating-point environment -------------------------------------------------------------
 
 UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())
