@@ -148,6 +148,10 @@ ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace
  * that wait side by side at `sums` for their places, y[offset[i]]. */
 void fc_epilogue(const fc_conv_plan *, const fc_buffers *, void *y, ptrdiff_t n, ptrdiff_t step);
 void fc_epilogue_tile(const fc_conv_plan *, const fc_buffers *, const fc_tile *);
+/* Lets a tile of sums that lie in y do the epilogue itself, in registers, if it can: there is nothing left then for the above.
+ * Whether the epilogue is no more than what tiles can do beside a residual. */
+void fc_epilogue_within(const fc_conv_plan *, const fc_buffers *, fc_tile *);
+int fc_epilogue_clamps(const fc_conv_plan *, fc_finish *);
 /* Fetches the residual of a tile that is about to be computed. */
 void fc_epilogue_soon(const fc_conv_plan *, const fc_buffers *, const fc_tile *);
 void fc_epilogue_scattered(const fc_conv_plan *, const fc_buffers *, void *sums, ptrdiff_t n, const void *y,

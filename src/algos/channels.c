@@ -391,6 +391,7 @@ typedef struct job {
     const void *x; /* the group's first channel at the view's beginning */
     const view *v; /* what x is */
     void *weights, *sums;
+    int finished; /* sums are outputs */
     void *y; /* the first pixel of the panel's first output channel */
 } job;
 
@@ -403,7 +404,8 @@ static void store_transposed(const fc_conv_plan *p, const job *j, ptrdiff_t widt
         for (end = first + 1; end < j->pixels && at[end].y == at[end - 1].y + 1;) end++;
         char *y = fc_to(p, j->y, at[first].y);
         p->work.kernels->transpose(fc_at(p, j->sums, first * width), end - first, width, channels, y, y_channel);
-        for (ptrdiff_t c = 0; c < channels; c++) fc_epilogue(p, j->b, fc_to(p, y, c * y_channel), end - first, 1);
+        for (ptrdiff_t c = 0; c < channels && !j->finished; c++)
+            fc_epilogue(p, j->b, fc_to(p, y, c * y_channel), end - first, 1);
     }
 }
 
@@ -484,10 +486,12 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
         place_pixels(p, j, j->tile, width, &t);
         k->channel_rows(&t);
     } else {
+        j->finished = fc_epilogue_clamps(p, &t.finish);
         run_blocks(p, j, vector, width, &t);
     }
     if (!in_y(p)) store_transposed(p, j, width, channels);
-    for (ptrdiff_t i = 0; i < j->pixels && in_y(p); i++) fc_epilogue(p, j->b, fc_to(p, j->y, j->at[i].y), channels, 1);
+    for (ptrdiff_t i = 0; i < j->pixels && in_y(p) && !j->finished; i++)
+        fc_epilogue(p, j->b, fc_to(p, j->y, j->at[i].y), channels, 1);
 }
 
 static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item, void *workspace)

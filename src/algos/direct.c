@@ -468,6 +468,7 @@ static void run_along_rows(const item *it, const band *a)
     fc_tile t = a->strand->tile;
     t.y_row = s[FC_C];
     t.b_next = FC_VECTORS * lanes;
+    fc_epilogue_within(p, it->b, &t);
     ptrdiff_t r = 0, i = 0;
     for (ptrdiff_t v = 0; v < vectors; v += FC_VECTORS * t.repeats) {
         t.vectors = (int)fc_min(FC_VECTORS, vectors - v);

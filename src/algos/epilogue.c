@@ -1,5 +1,6 @@
 /* What follows the sum and its bias: act(acc), act(acc + residual) or act(acc) + residual, each step rounded, while the
  * outputs are in L1. The residual lies as y does: a place in y is one in the residual. */
+#include <math.h>
 #include "algos.h"
 
 enum { TOGETHER = FC_VECTORS * FC_LANES_MAX }; /* strided outputs gathered at a time: a tile's columns */
@@ -22,6 +23,32 @@ static void finish(const fc_conv_plan *p, ptrdiff_t n, void *y, const void *resi
     if (q->residual == FC_RESIDUAL_FIRST) k->add(n, y, residual, y);
     if (q->activation != FC_IDENTITY) k->activate(q->activation, n, y, y, q->a, q->b);
     if (q->residual == FC_RESIDUAL_LAST) k->add(n, y, residual, y);
+}
+
+/* Whether the activation holds sums between two numbers, or does nothing. */
+static int clamps(const fc_conv_problem *q, fc_finish *to)
+{
+    to->clamps = q->activation != FC_IDENTITY;
+    to->high = q->activation == FC_RELU6 ? 6 : INFINITY;
+    return q->activation == FC_IDENTITY || q->activation == FC_RELU || q->activation == FC_RELU6;
+}
+
+int fc_epilogue_clamps(const fc_conv_plan *p, fc_finish *to)
+{
+    fc_finish finish = { 0 };
+    const int all = p->problem.residual == FC_NO_RESIDUAL && clamps(&p->problem, &finish);
+    *to = all ? finish : (fc_finish){ 0 };
+    return all;
+}
+
+void fc_epilogue_within(const fc_conv_plan *p, const fc_buffers *b, fc_tile *t)
+{
+    const fc_conv_problem *q = &p->problem;
+    fc_finish finish = { .adds = q->residual != FC_NO_RESIDUAL };
+    if (!clamps(q, &finish) || (finish.clamps && q->residual == FC_RESIDUAL_LAST)) return;
+    if (finish.adds) finish.residual = (const char *)b->residual - (const char *)b->y;
+    t->finish = finish;
+    t->finished = 1;
 }
 
 void fc_epilogue_scattered(const fc_conv_plan *p, const fc_buffers *b, void *sums, ptrdiff_t n, const void *y,
@@ -67,7 +94,7 @@ void fc_epilogue_soon(const fc_conv_plan *p, const fc_buffers *b, const fc_tile 
 void fc_epilogue_tile(const fc_conv_plan *p, const fc_buffers *b, const fc_tile *t)
 {
     const ptrdiff_t lanes = p->work.kernels->lanes;
-    if (!has_epilogue(&p->problem)) return;
+    if (t->finished || !has_epilogue(&p->problem)) return;
     for (int i = 0; i < t->rows; i++)
         for (int j = 0, next; j < t->vectors; j = next) {
             /* vectors side by side are one row */

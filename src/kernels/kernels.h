@@ -23,6 +23,14 @@ enum {
     FC_POOL_SLACK = 4 * FC_LANES_MAX /* behind an array, where its last vectors may end */
 };
 
+/* What a tile does with its sums after the bias, in registers: + the residual, so many bytes from each output; then each is held
+ * between low and high, where a NaN stays. */
+typedef struct fc_finish {
+    int adds, clamps;
+    ptrdiff_t residual;
+    double low, high;
+} fc_finish;
+
 /* A tile: rows output channels by vectors of outputs, each one chain over channels x taps:
  *     y[i][j] = sum over c, t of w[i*w_row + (c*taps + t)*w_k] * b[j][c*b_step + tap[t]]
  * tap is NULL where taps is 1 and its offset 0: then b is a packed panel or an image read in place, and where keep is not
@@ -43,6 +51,8 @@ typedef struct fc_tile {
     int vectors, rows;
     int first, last; /* first: the chain starts at +0, else at y; last: bias is added */
     const void *bias; /* one a row, or NULL */
+    int finished;     /* with `finish` nothing is left to do */
+    fc_finish finish;
 } fc_tile;
 
 /* A tile of pixels by vectors of output channels, each lane one chain over channels x taps:
@@ -63,6 +73,7 @@ typedef struct fc_channel_tile {
     int lanes; /* of the last vector */
     int first, last; /* as in fc_tile */
     const void *bias; /* one a channel, or NULL */
+    fc_finish finish; /* adds nothing */
 } fc_channel_tile;
 
 /* A row of inputs that such a tile reads: where it begins in x, and in w the taps that meet it of each row of outputs, or

@@ -71,6 +71,8 @@ VEC V v_max(V a, V b)
     /* the instruction returns its second operand for a NaN in either; all ones are a NaN */
     return VI(or)(VI(max)(a, b), VI(cmp)(a, a, _CMP_UNORD_Q));
 }
+/* low or high where v lies beyond; a NaN stays: the instructions return their second operand then */
+VEC V v_clamp(V v, V low, V high) { return VI(min)(high, VI(max)(low, v)); }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
 VEC V v_max3(V a, V b, V most)
 {

@@ -40,6 +40,8 @@ VEC V v_max(V a, V b)
     return VI(mask_blend)(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), VI(max)(a, b), a);
 #endif
 }
+/* low or high where v lies beyond; a NaN stays: the instructions return their second operand then */
+VEC V v_clamp(V v, V low, V high) { return VI(min)(high, VI(max)(low, v)); }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */
 VEC V v_max3(V a, V b, V most)
 {
@@ -181,6 +183,7 @@ VEC H h_low(V v) { return _mm512_castps512_ps256(v); }
 #endif
 VEC H h_fma(H a, H b, H c) { return HI(fmadd)(a, b, c); }
 VEC H h_add(H a, H b) { return HI(add)(a, b); }
+VEC H h_clamp(H v, H low, H high) { return HI(min)(high, HI(max)(low, v)); }
 VEC H h_load_m(const T *p, M m) { return HI(maskz_loadu)((__mmask8)m, p); }
 VEC void h_store_m(T *p, H v, M m) { HI(mask_storeu)(p, (__mmask8)m, v); }
 #undef HI

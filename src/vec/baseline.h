@@ -57,6 +57,15 @@ VEC V v_max(V a, V b)
     for (int lane = 0; lane < LANES; lane++) most[lane] = a[lane] > b[lane] || a[lane] != a[lane] ? a[lane] : b[lane];
     return most;
 }
+/* low or high where v lies beyond; a NaN stays */
+VEC V v_clamp(V v, V low, V high)
+{
+    for (int lane = 0; lane < LANES; lane++) {
+        v[lane] = v[lane] < low[lane] ? low[lane] : v[lane];
+        v[lane] = v[lane] > high[lane] ? high[lane] : v[lane];
+    }
+    return v;
+}
 #pragma pop_macro("VEC")
 /* the first n lanes, fewer than all */
 VEC void v_store_n(T *p, V v, int n) { v_store_m(p, v, m_range(0, n)); }

@@ -50,6 +50,12 @@ VEC V v_max(V a, V b)
     return vbslq_f32(vbicq_u32(vceqq_f32(a, a), vcgtq_f32(a, b)), b, a);
 #endif
 }
+/* low or high where v lies beyond; a NaN stays */
+VEC V v_clamp(V v, V low, V high)
+{
+    v = VI(vbslq)(VI(vcltq)(v, low), low, v);
+    return VI(vbslq)(VI(vcgtq)(v, high), high, v);
+}
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 /* where v is larger than most, or a NaN, most and at become v and its id */
