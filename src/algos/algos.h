@@ -171,6 +171,7 @@ typedef struct fc_block {
         *x;  /* or the image at column and channel, which lies as a panel of steps x_stride[C] apart; packed, where
                        there is a panel, by the tiles of the first rows */
     void *room;     /* for packing weights */
+    const void *next; /* x of the block that follows, to be fetched meanwhile, or NULL */
 } fc_block;
 void fc_block_run(const fc_conv_plan *, const fc_phase *, const fc_buffers *, const fc_block *);
 /* Splits columns and rows of output channels, repeats times, into column_blocks x row_blocks x repeats items, about

@@ -183,7 +183,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
             const ptrdiff_t columns = fc_min(v1 * k->lanes, p->problem.batch * f.outputs) - v0 * k->lanes;
             fc_block_run(p, &f, b,
                          &(fc_block){ group, row0, row_end, v0 * k->lanes, columns, c.channel, c.channels, c.tap,
-                                      c.taps, panel, NULL, room ? workspace : NULL });
+                                      c.taps, panel, NULL, room ? workspace : NULL, NULL });
         } while (c.channel + c.channels < p->icg || c.tap + c.taps < f.taps);
         if (fc_late(deadline)) return item + 1;
     }

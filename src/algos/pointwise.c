@@ -95,6 +95,8 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
     const ptrdiff_t vectors = fc_ceil_div(f->outputs, k->lanes), rows = fc_ceil_div(p->ocg, k->mr);
     const ptrdiff_t at = fc_block_start(vectors, block, p->column_blocks) * k->lanes;
     const ptrdiff_t end = fc_min(fc_block_start(vectors, block + 1, p->column_blocks) * k->lanes, f->outputs);
+    const void *x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C]);
+    const int follows = row_block == p->row_blocks - 1 && block < p->column_blocks - 1;
     fc_block o = {
         .group = group,
         .row = fc_share(rows, row_block, p->row_blocks) * k->mr,
@@ -104,8 +106,9 @@ static void run_item(const fc_conv_plan *p, const fc_phase *f, const fc_buffers 
         .channels = p->icg,
         .taps = 1,
         .panel = panel_of(p) ? fc_to(p, workspace, room_of(p)) : NULL,
-        .x = fc_at(p, b->x, n * p->problem.x_stride[FC_N] + group * p->icg * p->problem.x_stride[FC_C] + at),
+        .x = fc_at(p, x, at),
         .room = room_of(p) ? workspace : NULL,
+        .next = follows ? fc_at(p, x, end) : NULL,
     };
     if (p->problem.prologue.scaled) {
         if (fresh) scale_columns(p, b, &o);

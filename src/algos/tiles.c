@@ -108,6 +108,17 @@ static ptrdiff_t repeats_of(const fc_conv_plan *p, const fc_phase *f, ptrdiff_t 
     return p->problem.residual == FC_NO_RESIDUAL ? repeats : fc_min(repeats, FETCHED);
 }
 
+/* The tiles of all rows but the first fetch the next block's image, a line of every channel each. */
+static void fetch_next(const fc_conv_plan *p, const fc_block *o, ptrdiff_t row, ptrdiff_t at, fc_tile *t)
+{
+    const ptrdiff_t wide = FC_VECTORS * p->work.kernels->lanes, size = (ptrdiff_t)p->work.kernels->size;
+    const ptrdiff_t before = (row - o->row) / p->work.kernels->mr - 1;
+    const ptrdiff_t line = (before * fc_ceil_div(o->columns, wide) + at / wide) * FC_ALIGN;
+    if (!o->next || before < 0 || line >= o->columns * size + FC_ALIGN) return;
+    t->ahead = (const char *)o->next + line;
+    t->ahead_step = p->problem.x_stride[FC_C] * size;
+}
+
 void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const fc_block *o)
 {
     const fc_kernels *k = p->work.kernels;
@@ -129,6 +140,7 @@ void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b,
                           .first = o->channel == 0 && o->tap == 0,
                           .last = o->channel + o->channels == p->icg && o->tap + o->taps == f->taps,
                           .bias = fc_bias_row(p, b, o->group, row) };
+            fetch_next(p, o, row, at, &t);
             void *panel = o->panel ? fc_to(p, o->panel, at * steps) : NULL;
             t.b_step = in_place ? p->problem.x_stride[FC_C] : t.vectors * k->lanes;
             t.b_next = in_place ? most : most * steps;
