@@ -164,7 +164,7 @@ def test_other_libraries_get_the_same_network(name):
     network = networks.Network(name, 224 if name == "alexnet" else 64)
     x = network.image("f32")
     session = onnxruntime.InferenceSession(
-        networks.onnx_model(network, x.dtype), providers=["CPUExecutionProvider"]
+        network.onnx_model(x.dtype), providers=["CPUExecutionProvider"]
     )
     right, bound = module("checking").expected(network, "f32")
     (y,) = session.run(None, {"x": x})

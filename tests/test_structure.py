@@ -170,7 +170,7 @@ IMPORTS = {
     "nn": ["nn", "functional", "_arguments", "_core", "_graph"],
     "checkpoints": [],
     "models": ["models", "nn", "functional", "checkpoints"],
-    "onnx": ["onnx", "nn", "functional", "_options"],
+    "onnx": ["onnx", "nn", "functional", "_memory", "_options"],
     "_cli": [],
     "demos": [None, "demos", "models", "nn", "checkpoints", "_cli"],
     "commands": [None, "demos", "models", "nn", "onnx", "_cli"],
