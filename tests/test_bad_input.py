@@ -789,3 +789,13 @@ def test_steps_beyond_the_image_are_never_taken():
     np.testing.assert_array_equal(
         fc.conv_transpose2d(one, wide, stride=2**62), fc.conv_transpose2d(one, wide)
     )
+
+
+@pytest.mark.parametrize("stride", (1 << 16, (1 << 16) + 1, 1 << 20))
+def test_a_transposed_convolution_of_many_phases_is_planned_in_no_time(stride):
+    """Each output may be a phase of its own; finding its first tap took as many steps as the stride."""
+    x, w = np.ones((1, 1, 1), np.float32), np.arange(stride, dtype=np.float32).reshape(1, 1, -1)
+    start = time.perf_counter()
+    fc.explain("conv_transpose1d", x, w, stride=stride)
+    assert time.perf_counter() - start < 0.5
+    np.testing.assert_array_equal(fc.conv_transpose1d(x, w, stride=stride)[0, 0], w[0, 0])

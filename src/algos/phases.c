@@ -20,14 +20,28 @@ static void forward_axis(const fc_conv_problem *p, int axis, fc_axis *a)
                     .out_step = 1 };
 }
 
+/* The least k from 0 on with k*d = target modulo n; d and n have no common divisor. By Euclid's algorithm: looking for it
+ * in turn would take n steps a phase, and there may be as many phases as outputs. */
+static ptrdiff_t first_tap(ptrdiff_t d, ptrdiff_t target, ptrdiff_t n)
+{
+    ptrdiff_t before = n, rest = d % n, inverse_before = 0, inverse = 1; /* inverse * d = rest modulo n */
+    while (rest > 1) {
+        const ptrdiff_t times = before / rest, next = before % rest, inverse_next = inverse_before - times * inverse;
+        before = rest, inverse_before = inverse;
+        rest = next, inverse = inverse_next;
+    }
+    const ptrdiff_t positive = inverse < 0 ? inverse + n : inverse;
+    return n == 1 ? 0 : (ptrdiff_t)((__int128)(target % n) * positive % n);
+}
+
 static void transposed_axis(const fc_conv_problem *p, int axis, ptrdiff_t phase, fc_axis *a)
 {
     const ptrdiff_t s = p->stride[axis], d = p->dilation[axis], g = fc_gcd(d, s), every = s / g;
     const ptrdiff_t target = phase + p->pad[axis];
     ptrdiff_t k = 0, taps = 0;
     if (target % g == 0) {
-        while (k < every && k < p->kernel[axis] && (target - k * d) % s != 0) k++;
-        if (k < every && k < p->kernel[axis]) taps = (p->kernel[axis] - 1 - k) / every + 1;
+        k = first_tap(d / g, target / g, every);
+        if (k < p->kernel[axis]) taps = (p->kernel[axis] - 1 - k) / every + 1;
     }
     const ptrdiff_t last = k + (taps - 1) * every;
     *a = (fc_axis){ .n = fc_ceil_div(p->out_size[axis] - phase, s),
@@ -100,11 +114,9 @@ void fc_phase_longest(const fc_conv_plan *p, fc_phase *longest)
     longest->taps_before = 0;
     longest->taps = 1;
     for (int axis = 0; axis < FC_SPATIAL; axis++) {
-        for (ptrdiff_t phase = 1; phase < p->phases[axis]; phase++) {
-            fc_axis a;
-            fc_phase_axis(p, axis, phase, &a);
-            if (a.taps > longest->axis[axis].taps) longest->axis[axis].taps = a.taps;
-        }
+        /* of the phase that meets the first tap; where there are fewer phases than the stride, that may be none */
+        const ptrdiff_t s = p->problem.transposed ? p->problem.stride[axis] : 1;
+        longest->axis[axis].taps = fc_ceil_div(p->problem.kernel[axis], s / fc_gcd(p->problem.dilation[axis], s));
         longest->taps *= longest->axis[axis].taps;
     }
 }
