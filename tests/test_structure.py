@@ -111,6 +111,14 @@ def test_words_that_belong_to_one_file_stand_nowhere_else(words):
     assert seen or home is None, f"no longer written in {home}"
 
 
+def test_sizes_and_strides_are_as_wide_as_addresses():
+    """-Wconversion finds what is narrowed on the way; this finds what is declared too narrow."""
+    sizes = r"batch|[io](c|cg|d|h|w)|size|out_size|bytes|elements|channels|items|[xyw]_\w+"
+    narrow = rf"\b(unsigned|int|long|short|u?int(16|32)_t)\s+\**({sizes})\s*[,;=\[)]"
+    for path in sources():
+        assert not re.search(narrow, code_of(path)), name_of(path)
+
+
 def test_nothing_allows_the_compiler_to_change_arithmetic():
     loose = r"(?<!no-)fast-math|-Ofast|-funsafe-math|-fassociative-math|-ffinite-math"
     setup = (ROOT / "setup.py").read_text("utf-8")

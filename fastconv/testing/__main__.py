@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
+import platform
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import fastconv.testing
 from fastconv._cli import CommandError, positive
 from fastconv.testing._records import Records
 from fastconv.testing._run import MOST_VIOLATIONS, Run, Tally, explained, perform
+from fastconv.testing._scorecard import page
 
 
 def runs() -> dict[str, Run]:
@@ -50,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(act=_one, names=[name])
     everything = _command(commands, "all", "Every run, one after another.", None)
     everything.set_defaults(act=_all, names=list(runs()))
+    card = commands.add_parser("scorecard", help="a page of what runs recorded")
+    card.add_argument("--state", type=Path, metavar="FILE", required=True, help="their records")
+    card.add_argument("--output", type=Path, metavar="PAGE", required=True)
+    card.set_defaults(act=_scorecard)
     return parser
 
 
@@ -80,6 +87,14 @@ def _all(options: argparse.Namespace) -> int:
     records = Records(options.state)
     options.cases = None
     return max([_performed(name, options, records) for name in options.names])
+
+
+def _scorecard(options: argparse.Namespace) -> int:
+    cpus = len(os.sched_getaffinity(0))
+    machine = f"{platform.machine()} with {', '.join(fastconv.isas())}, {cpus} CPUs"
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(page(Records(options.state), runs(), machine), "utf-8")
+    return 0
 
 
 def _replay(run: Run, line: str) -> int:
