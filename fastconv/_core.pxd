@@ -100,6 +100,8 @@ cdef extern from "fastconv.h" nogil:
     int fc_conv_algo(const fc_conv_plan *)
     int fc_conv_form(const fc_conv_plan *)
     void fc_conv_pack(const fc_conv_plan *, const void *, void *)
+    ptrdiff_t fc_conv_pack_unit(const fc_conv_plan *)
+    void fc_conv_pack_piece(const fc_conv_plan *, const void *, void *, ptrdiff_t, ptrdiff_t)
     fc_status fc_pool_plan_make(const fc_pool_problem *, const fc_options *, fc_pool_plan *)
     fc_status fc_map_plan_make(const fc_map_problem *, const fc_options *, fc_map_plan *)
     fc_status fc_run(const fc_work *, const fc_buffers *, ptrdiff_t *, double)

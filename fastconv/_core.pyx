@@ -359,6 +359,24 @@ cdef class ConvPlan(Plan):
         start = <uintptr_t>_aligned(room.view.buf) - <uintptr_t>room.view.buf
         return (<object>room.view.obj)[start : start + self.plan.packed_bytes]
 
+    def pack_unit(self):
+        """Of how many output channels `pack_pieces` wants pieces, but for the last; 0: only `pack` will do."""
+        return fc_conv_pack_unit(&self.plan)
+
+    def pack_pieces(self, pieces, dict prepared):
+        """As `pack`, of weights that come as arrays of some output channels each, in their order."""
+        cdef _Array room = _Array(_memory.packed(self.plan.packed_bytes + FC_ALIGN), True), piece
+        cdef void *packed = _aligned(room.view.buf)
+        cdef ptrdiff_t first = 0, end
+        with nogil:
+            memset(packed, 0, self.plan.packed_bytes)
+        for array in pieces:
+            piece, end = _Array(array), first + len(array)
+            with nogil:
+                fc_conv_pack_piece(&self.plan, piece.view.buf, packed, first, end)
+            first = end
+        prepared[self.packing] = room
+
     def choices(self):
         """(algorithm, why it cannot or None, why it should not or None), preferred first."""
         cdef const char *cannot

@@ -127,3 +127,13 @@ void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed)
     packing p = { plan, weights, packed };
     fc_with_stack(pack, &p);
 }
+
+ptrdiff_t fc_conv_pack_unit(const fc_conv_plan *plan)
+{
+    return plan->algo == &fc_algo_channels && plan->problem.groups == 1 ? fc_channels_pack_unit(plan) : 0;
+}
+
+void fc_conv_pack_piece(const fc_conv_plan *plan, const void *weights, void *packed, ptrdiff_t first, ptrdiff_t end)
+{
+    fc_channels_pack_piece(plan, weights, packed, first, end);
+}

@@ -219,6 +219,10 @@ int fc_conv_algo(const fc_conv_plan *plan); /* the row that runs */
  * padding and phases, take the same ones. */
 int fc_conv_form(const fc_conv_plan *plan);
 void fc_conv_pack(const fc_conv_plan *plan, const void *weights, void *packed);
+/* The same, piece by piece in ascending order, for weights that need not be in memory at once: output channels
+ * [first, end), which lie at `weights`; all pieces but the last are multiples of fc_conv_pack_unit, 0 where there are none. */
+ptrdiff_t fc_conv_pack_unit(const fc_conv_plan *plan);
+void fc_conv_pack_piece(const fc_conv_plan *plan, const void *weights, void *packed, ptrdiff_t first, ptrdiff_t end);
 
 fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *options, fc_pool_plan *plan);
 fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan);

@@ -5,6 +5,7 @@ import contextlib
 import os
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,6 +302,8 @@ def test_messages_that_nest_without_end():
         (b"not a model at all", "ModelError|field|bytes|wire"),
         (model([], [], [], opset=99), "opset 99"),
         (model([], [("x", "f4", [1]), ("x", "i8", [2])], []), "same name"),
+        (model([], [("", "f4", [1])], []), "no name"),
+        (model([node("Relu", ["x"], [""])], [("x", "f4", [1])], [("", "f4", [1])]), "no name"),
         (message("Model", ir_version=8, graph=b""), "which opset"),
         (model([node("Relu", ["a"], ["y"])], [], [("y", "f4", [1])]), "takes 'a'"),
         (model([], [], [("y", "f4", [1])]), "made by nothing"),
@@ -330,6 +333,29 @@ def test_large_weights_are_views_of_the_file(tmp_path):
     path.write_bytes(small())
     constants = ort.load(path).constants
     assert not constants["w"].flags.owndata and not constants["w"].flags.writeable
+
+
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("trans", [0, 1])
+def test_weights_leave_the_file_once_they_are_packed(tmp_path, shift, trans):
+    """Whatever address they lie at there."""
+    rng = np.random.default_rng(shift)
+    w = rng.standard_normal((2048, 1024) if trans else (1024, 2048), np.float32)
+    path, x = tmp_path / "m.onnx", rng.standard_normal((2, 1024), np.float32)
+    nodes = [node("Gemm", ["x", "w"], ["y"], transB=trans)]
+    arguments = [nodes, [("x", "f4", ["n", 1024])], [("y", "f4", ["n", 2048])], [("w", w)]]
+    path.write_bytes(model(*arguments, producer_name="n" * shift))
+    before = resident_of_files()
+    session = ort.InferenceSession(path)
+    y = session(x)
+    assert resident_of_files() - before < w.nbytes // 4
+    assert np.array_equal(y, fastconv.linear(x, w if trans else w.T))
+    assert np.array_equal(session(x[:1].repeat(3, 0)), y[:1].repeat(3, 0))
+
+
+def resident_of_files():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile"))
 
 
 def test_numbers_are_read_from_every_field():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import _arguments, _core, models, nn
 from fastconv import functional as F
-from fastconv import models, nn
+from fastconv._graph import weights
 from fastconv._graph.arena import Block, arrange, largest_live_set
 
 # One of each family: what the others repeat is not tested again.
@@ -426,17 +427,57 @@ def test_packed_weights_can_be_taken_apart(layer, algorithm, dtype):
             prepared = layer.prepare(x.shape)
         except ValueError:
             return  # the algorithm cannot do this layer
-    weights = next(iter(prepared._network._weights.values()))
-    assert weights.array is None
-    assert np.array_equal(weights._unpacked(), layer.weight)
+    there = next(iter(prepared._network._weights.values()))
+    assert there.array is None
+    assert np.array_equal(there._unpacked(), layer.weight)
     assert np.array_equal(prepared(x), expected)
+
+
+@pytest.mark.parametrize("outputs", [1, 63, 64, 65, 200, 513])
+@pytest.mark.parametrize("infinite", [None, 0, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_are_packed_in_pieces_as_they_are_whole(outputs, infinite, dtype, monkeypatch):
+    monkeypatch.setattr(weights, "_PIECE", 1)
+    x, w = pictures((1, 30), dtype=dtype), pictures((outputs, 30), dtype=dtype)
+    if infinite is not None:
+        w[infinite, 3] = np.inf
+    problem, x, packed_w, _, y, _ = _arguments.linear("linear", x, w, None)
+    arrays = _core._Array(x), _core._Array(packed_w), _core._Array(y, True)
+    plan = _core.ConvPlan(problem, *arrays, True)
+    for array in (w, unaligned(w), unaligned(w.T).T):
+        there = weights.Weights(array)
+        there.like()
+        there.pack(plan)
+        assert np.array_equal(plan.pack(w, {}), plan.pack(w, there.packed))
+        there.drop()
+        assert there.array is None and np.array_equal(there._unpacked(), w)
+
+
+def unaligned(array):
+    """A copy that lies as rows do, one byte beside where numbers may."""
+    room = np.empty(array.nbytes + 1, np.uint8)[1:]
+    room[...] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return room.view(array.dtype).reshape(array.shape)
+
+
+def test_weights_dropped_are_there_for_a_plan_that_takes_them_as_they_come():
+    """Of a layer that has a packed form with one algorithm, and none with another."""
+    there = weights.Weights(pictures((8, 30)))
+    x = pictures((1, 30))
+    for packed in (True, False):
+        problem, y, w, _, out, _ = _arguments.linear("linear", x, there.like(), None)
+        arrays = _core._Array(y), _core._Array(w), _core._Array(out, True)
+        there.pack(_core.ConvPlan(problem, *arrays, packed))
+        there.drop()
+    assert np.array_equal(w.reshape(8, 30), pictures((8, 30)))
+    assert np.array_equal(there.array, pictures((8, 30)))
 
 
 def test_weights_without_a_packed_form_are_kept():
     layer = nn.ConvTranspose2d(2, 3, 2, stride=9)
     assert_prepared(layer, pictures((1, 2, 3, 3)))
-    (weights,) = layer.prepare((1, 2, 3, 3))._network._weights.values()
-    assert weights.array is not None and not weights.packed
+    (there,) = layer.prepare((1, 2, 3, 3))._network._weights.values()
+    assert there.array is not None and not there.packed
 
 
 def test_inputs_of_other_kinds():

@@ -56,16 +56,27 @@ class Weights:
         if plan.packing is None:
             self._kept = True
             if self.array is None:
-                self._fill(self._blank)
-                self.array = self._blank
-        elif plan.packing not in self._plans:
-            array = self.array
-            if array is None:
-                array = np.empty(self.shape, self.dtype)
+                array = self._blank
                 self._fill(array)
-            plan.pack(array, self.packed)
+                self.array = array
+        elif plan.packing not in self._plans:
+            self._pack(plan)
             self._plans[plan.packing] = plan
         self._blank = None
+
+    def _pack(self, plan: _core.ConvPlan) -> None:
+        """Straight from the file if that can be, as a copy of large weights takes longer than packing them."""
+        unit, source = plan.pack_unit(), self._source
+        if self.array is None and source is not None and source.flags.c_contiguous and unit:
+            pieces = _pieces(source, unit)
+            room = np.empty_like(source[: pieces[0].stop])
+            plan.pack_pieces((_read(source[at], room) for at in pieces), self.packed)
+            return
+        array = self.array
+        if array is None:
+            array = np.empty(self.shape, self.dtype)
+            self._fill(array)
+        plan.pack(array, self.packed)
 
     def _fill(self, array: np.ndarray) -> None:
         """With the weights, read piece by piece: of a file no more than that is in memory."""
@@ -75,11 +86,8 @@ class Weights:
         source = self._source
         if source.T.flags.c_contiguous:  # in the order it lies in
             array, source = array.T, source.T
-        rows = max(1, _PIECE * len(array) // max(array.nbytes, 1))
-        for start in range(0, len(array), rows):
-            piece = source[start : start + rows]
-            array[start : start + rows] = piece
-            _memory.let_go(piece)
+        for at in _pieces(source, 1):
+            _read(source[at], array[at])
 
     def drop(self) -> None:
         """Lets go of the array, if there is a packed form of it."""
@@ -98,3 +106,17 @@ class Weights:
         array = np.empty(size, self.dtype)
         array[places[real]] = values[real]
         return array.reshape(self.shape)
+
+
+def _pieces(array: np.ndarray, unit: int) -> list[slice]:
+    """Of about _PIECE bytes, each but the last of so many units of the first axis."""
+    rows = max(1, _PIECE * len(array) // max(array.nbytes, 1) // unit) * unit
+    return [slice(start, min(start + rows, len(array))) for start in range(0, len(array), rows)]
+
+
+def _read(piece: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """A copy at the beginning of `room`, which was not in memory before and is not after, if it is in a file."""
+    copy = room[: len(piece)]
+    copy[...] = piece
+    _memory.let_go(piece)
+    return copy

@@ -178,6 +178,8 @@ def _value(message: Message) -> Value:
 
 def _check_order(nodes: tuple[Node, ...], given: list[str], outputs: tuple[Value, ...]) -> None:
     """Every value is made once, before it is used: so the nodes can run in their order, and end."""
+    if "" in given or "" in {value.name for value in outputs}:
+        raise ModelError("an input or output of the model has no name")
     known = set(given)
     if len(known) != len(given):
         raise ModelError("two of the model's inputs have the same name")

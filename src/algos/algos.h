@@ -131,6 +131,10 @@ typedef struct fc_weights {
     int packed;
 } fc_weights;
 int fc_weights_in_place(const fc_conv_plan *);
+/* `channels` packs output channels [first, end) of a single group, which lie at w, in pieces of this many. */
+ptrdiff_t fc_channels_pack_unit(const fc_conv_plan *);
+void fc_channels_pack_piece(const fc_conv_plan *, const void *w, void *packed, ptrdiff_t first, ptrdiff_t end);
+
 size_t fc_weights_packed_bytes(const fc_conv_plan *);
 void fc_weights_pack(const fc_conv_plan *, const void *w, void *packed);
 fc_weights fc_weights_of(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t group, ptrdiff_t row,

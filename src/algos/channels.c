@@ -276,15 +276,34 @@ static ptrdiff_t panel_offset(const fc_conv_plan *p, ptrdiff_t group, ptrdiff_t 
     return (group * vectors_of(p) + panel * FC_CHANNEL_VECTORS) * p->work.kernels->lanes * chain_of(p);
 }
 
+/* Panels of one group; w is where the weights of output channel 0 lie, or would. Whether all are finite. */
+static int pack_panels(const fc_conv_plan *p, const void *w, void *packed, ptrdiff_t group, ptrdiff_t first,
+                       ptrdiff_t end)
+{
+    for (ptrdiff_t panel = first; panel < end; panel++)
+        pack_block(p, w, group, panel * FC_CHANNEL_VECTORS, panel_width(p, panel) / p->work.kernels->lanes, 0, p->icg,
+                   fc_to(p, packed, panel_offset(p, group, panel)), panel_width(p, panel));
+    const ptrdiff_t at = panel_offset(p, group, first);
+    const ptrdiff_t last = panel_offset(p, group, end - 1) + panel_width(p, end - 1) * chain_of(p);
+    return p->work.kernels->all_finite(fc_at(p, packed, at), last - at, 1);
+}
+
 static void pack(const fc_conv_plan *p, const void *w, void *packed)
 {
-    const ptrdiff_t panels = fc_ceil_div(vectors_of(p), FC_CHANNEL_VECTORS), lanes = p->work.kernels->lanes;
+    int finite = 1;
     for (ptrdiff_t group = 0; group < p->problem.groups; group++)
-        for (ptrdiff_t panel = 0; panel < panels; panel++)
-            pack_block(p, w, group, panel * FC_CHANNEL_VECTORS, panel_width(p, panel) / lanes, 0, p->icg,
-                       fc_to(p, packed, panel_offset(p, group, panel)), panel_width(p, panel));
-    const ptrdiff_t elements = (ptrdiff_t)packed_bytes(p) / (ptrdiff_t)p->work.kernels->size;
-    *note_of(p, packed) = p->work.kernels->all_finite(packed, elements, 1);
+        finite &= pack_panels(p, w, packed, group, 0, fc_ceil_div(vectors_of(p), FC_CHANNEL_VECTORS));
+    *note_of(p, packed) = finite;
+}
+
+ptrdiff_t fc_channels_pack_unit(const fc_conv_plan *p) { return FC_CHANNEL_VECTORS * p->work.kernels->lanes; }
+
+void fc_channels_pack_piece(const fc_conv_plan *p, const void *w, void *packed, ptrdiff_t first, ptrdiff_t end)
+{
+    const ptrdiff_t unit = fc_channels_pack_unit(p);
+    const void *origin = fc_at(p, w, -first * p->problem.w_stride[0]);
+    const int finite = pack_panels(p, origin, packed, 0, first / unit, fc_ceil_div(end, unit));
+    *note_of(p, packed) = finite && (first == 0 || *note_of(p, packed));
 }
 
 static region region_of(const fc_conv_plan *p, ptrdiff_t index)
