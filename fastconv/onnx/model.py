@@ -67,6 +67,9 @@ class Model:
 def load(source: str | os.PathLike | bytes) -> Model:
     """The model of a path, which is mapped into memory, or of a file's bytes.
 
+    Nobody may shorten a file while it is mapped, which is as long as the model lives: the system ends a
+    process that reads what is gone. Whoever replaces it by a new one of the same name does no harm.
+
     OSError: the path cannot be read. ModelError: the file is no model, damaged, or more than is
     supported, such as an operator, all of which are named; what it says is looked at, and nothing run.
     """

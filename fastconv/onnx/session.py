@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +76,7 @@ class InferenceSession:
         self._network = Network(load(path_or_bytes), memory_limit, work_limit)
         self._threads = getattr(sess_options, "intra_op_num_threads", 0) or None
         self._prepared: Any = None
+        self._lock = Lock()
         self._prepares = bool(self._model.inputs)
 
     @property
@@ -136,14 +138,19 @@ class InferenceSession:
         with using(threads=self._threads), np.errstate(all="ignore"):
             if self._prepares and all(array.dtype == np.float32 for array in arrays):
                 try:
-                    if self._prepared is None:
-                        self._prepared = self._network.prepare(*(array.shape for array in arrays))
-                        for weights in self._model.constants.values():
-                            _memory.let_go(weights)  # what is needed of them is packed
-                    return self._prepared(*arrays)
+                    return self._prepared_for(arrays)(*arrays)
                 except DependsOnValues:
                     self._prepares = False
             return [np.array(y) for y in self._network(*arrays)]
+
+    def _prepared_for(self, arrays: list[np.ndarray]) -> Any:
+        """Made by the first thread that comes; others wait, for a second one would take as much memory."""
+        with self._lock:
+            if self._prepared is None:
+                self._prepared = self._network.prepare(*(array.shape for array in arrays))
+                for weights in self._model.constants.values():
+                    _memory.let_go(weights)  # what is needed of them is packed
+            return self._prepared
 
 
 def _fitting(value: Value, array: np.ndarray) -> np.ndarray:
