@@ -55,6 +55,14 @@ cdef extern from "fastconv.h" nogil:
         ptrdiff_t rows, row, channels
         ptrdiff_t x_row, residual_row, y_row
 
+    ctypedef enum fc_norm_kind: FC_SOFTMAX, FC_LOCAL_RESPONSE
+
+    ctypedef struct fc_norm_problem:
+        fc_type type
+        fc_norm_kind kind
+        ptrdiff_t batch, channels, row, before, after
+        double scale, bias
+
     ctypedef struct fc_options:
         int isa
         const char *algorithm
@@ -87,6 +95,9 @@ cdef extern from "fastconv.h" nogil:
     ctypedef struct fc_map_plan:
         fc_work work
 
+    ctypedef struct fc_norm_plan:
+        fc_work work
+
     int fc_isa_count()
     const char *fc_isa_name(int)
     int fc_isa_runs(int)
@@ -104,6 +115,7 @@ cdef extern from "fastconv.h" nogil:
     void fc_conv_pack_piece(const fc_conv_plan *, const void *, void *, ptrdiff_t, ptrdiff_t)
     fc_status fc_pool_plan_make(const fc_pool_problem *, const fc_options *, fc_pool_plan *)
     fc_status fc_map_plan_make(const fc_map_problem *, const fc_options *, fc_map_plan *)
+    fc_status fc_norm_plan_make(const fc_norm_problem *, const fc_options *, fc_norm_plan *)
     fc_status fc_run(const fc_work *, const fc_buffers *, ptrdiff_t *, double)
     double fc_clock()
     int fc_openmp()

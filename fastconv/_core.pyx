@@ -35,7 +35,7 @@ cdef object lease = _memory.lease, give_back = _memory.give_back, keep = _memory
 cdef object ndarray = _memory.np.ndarray, F32 = _memory.np.dtype("f4"), F64 = _memory.np.dtype("f8")
 
 ACTIVATIONS = ("identity", "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh",
-               "hardsigmoid", "hardswish", "softplus")
+               "hardsigmoid", "hardswish", "softplus", "clip", "erf")
 _ACTIVATION = {name: index for index, name in enumerate(ACTIVATIONS)}
 _RESIDUAL = {None: <int>FC_NO_RESIDUAL, "first": <int>FC_RESIDUAL_FIRST, "last": <int>FC_RESIDUAL_LAST}
 _KIND = {"max": <int>FC_POOL_MAX, "avg": <int>FC_POOL_AVERAGE, "sum": <int>FC_POOL_SUM}
@@ -146,7 +146,7 @@ cdef struct _Placed:
     # A step of a program. What lies in a room is kept as its distance from the room's beginning.
     fc_work *work
     fc_buffers at
-    int x_room, residual_room, y_room  # -1: in none
+    int x_room, w_room, residual_room, y_room  # -1: in none
 
 
 cdef const void *_found(const void *at, int room, char **rooms) noexcept nogil:
@@ -162,6 +162,7 @@ cdef int _go(_Placed *steps, int at, int count, char **rooms, void *workspace, p
         step = &steps[at]
         b = step.at
         b.x = _found(b.x, step.x_room, rooms)
+        b.w = _found(b.w, step.w_room, rooms)
         b.residual = _found(b.residual, step.residual_room, rooms)
         b.y = <void *>_found(b.y, step.y_room, rooms)
         b.workspace = workspace
@@ -206,7 +207,7 @@ cdef int _run_steps(_Placed *steps, int count, char **rooms, size_t leased) exce
 cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
     cdef _Placed step
     step.work, step.at = work, buffers[0]
-    step.x_room = step.residual_room = step.y_room = -1
+    step.x_room = step.w_room = step.residual_room = step.y_room = -1
     return _run_steps(&step, 1, NULL, _leased(work))
 
 
@@ -266,7 +267,7 @@ cdef class Step:
 
     cdef readonly Plan plan
     cdef fc_buffers at
-    cdef _Array x, y, residual
+    cdef _Array x, w, y, residual  # w: weights that are not packed
     cdef list constants  # arrays and packed weights
 
     def __cinit__(self, x, y, residual=None):
@@ -415,8 +416,7 @@ def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None, scale
     many = problem.transposed and depth * height * width > MOST_PACKED_PHASES
     step.plan = plan = ConvPlan(problem, step.x, held_w, step.y, prepared is not None and not many)
     if plan.packing is None:
-        step.at.w = held_w.view.buf
-        step.constants.append(held_w)
+        step.w, step.at.w = held_w, held_w.view.buf
     else:
         step.at.w = plan.weights(held_w.view.buf, prepared)
         step.constants.append(prepared[plan.packing])
@@ -556,12 +556,56 @@ def prelu(slopes, x, out):
     return step.run()
 
 
+cdef class NormPlan(Plan):
+    """A planned softmax of rows, or local response normalisation: (channels before, after, scale, bias)."""
+
+    cdef fc_norm_plan plan
+
+    def __cinit__(self, Step step not None, ptrdiff_t batch, ptrdiff_t channels, ptrdiff_t row, response):
+        cdef fc_norm_problem p
+        cdef fc_options o = _options_for(None, False)
+        memset(&p, 0, sizeof(p))
+        p.type = _type_of(step.x)
+        p.kind = FC_SOFTMAX if response is None else FC_LOCAL_RESPONSE
+        p.batch, p.channels, p.row = batch, channels, row
+        if response is not None:
+            p.before, p.after, p.scale, p.bias = response
+        if batch * channels * row * step.x.view.itemsize != step.x.view.len or step.x.view.len != step.y.view.len:
+            raise SystemError("an array is not of its problem's shape")
+        if fc_norm_plan_make(&p, &o, &self.plan) != FC_OK:
+            raise ValueError("this machine cannot run that ISA")
+        self.work = &self.plan.work
+
+
+def softmax_step(x, out):
+    """out = softmax of the last axis of x; contiguous arrays of one shape."""
+    cdef Step step = Step(x, out)
+    row = x.shape[-1]
+    step.plan = NormPlan(step, 1, x.size // row, row, None)
+    return step
+
+
+def local_response_step(before, after, scale, bias, x, out):
+    """out = x / (bias + scale * s)^(3/4), s the sum of the squares of so many channels, axis 1, before and after each;
+    contiguous arrays of one shape that do not overlap.
+    """
+    cdef Step step = Step(x, out)
+    batch, channels = x.shape[:2]
+    step.plan = NormPlan(step, batch, channels, x.size // (batch * channels), (before, after, scale, bias))
+    return step
+
+
+def run(step):
+    """Runs a step by itself; returns the plan."""
+    return (<Step>step).run()
+
+
 cdef class Program:
     """Steps that run one after another with no Python between them, on arrays that lie elsewhere each time.
 
-    rooms: contiguous arrays. What of the steps' inputs, residuals and results lies in one of them is looked for, in
-    every run, at the same place of the room that was given instead; all else stays where it is. Any number of threads
-    may run a program at once, on rooms of their own for what it writes.
+    rooms: contiguous arrays. What of the steps' inputs, unpacked weights, residuals and results lies in one of them is
+    looked for, in every run, at the same place of the room that was given instead; all else stays where it is. Any
+    number of threads may run a program at once, on rooms of their own for what it writes.
     """
 
     cdef bytearray room  # of the steps
@@ -589,6 +633,7 @@ cdef class Program:
         cdef _Placed *to = &self.steps[self.count]
         to.work, to.at = step.plan.work, step.at
         to.x_room = self.find(step.x, rooms, &to.at.x)
+        to.w_room = self.find(step.w, rooms, &to.at.w)
         to.residual_room = self.find(step.residual, rooms, &to.at.residual)
         to.y_room = self.find(step.y, rooms, <const void **>&to.at.y)
         if to.y_room >= 0:

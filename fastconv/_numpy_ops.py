@@ -6,6 +6,7 @@ whatever the type of the array, and results are rounded to that type once.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from math import prod
 
@@ -417,9 +418,24 @@ def softmax(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x) / sum(exp(x)), from the maximum down so that nothing overflows."""
     if x.size == 0:
         return x.copy()
+    if x.dtype in (F32, F64) and axis % max(x.ndim, 1) == x.ndim - 1:
+        return _stepped(_core.softmax_step, x)
     wide = np.atleast_1d(x).astype(np.float64)
     wide = np.exp(wide - wide.max(axis, keepdims=True))
     return (wide / wide.sum(axis, keepdims=True)).astype(x.dtype).reshape(x.shape)
+
+
+def local_response(x: np.ndarray, before: int, after: int, scale: float, bias: float) -> np.ndarray:
+    """x / (bias + scale * s)^(3/4), s the sum of the squares of so many channels before and after each."""
+    make = partial(_core.local_response_step, before, after, scale, bias)
+    return _stepped(make, x) if x.size else x.copy()
+
+
+def _stepped(make, x: np.ndarray) -> np.ndarray:
+    """What a step of the engine gives on one array."""
+    y = _memory.empty(x.shape, x.dtype)
+    _core.run(make(np.ascontiguousarray(x), y))
+    return y
 
 
 @quiet

@@ -43,6 +43,8 @@ typedef enum {
     FC_HARDSIGMOID,
     FC_HARDSWISH,
     FC_SOFTPLUS, /* a: beta, b: threshold */
+    FC_CLIP,     /* from a to b */
+    FC_ERF,
     FC_ACTIVATIONS
 } fc_activation;
 
@@ -111,6 +113,18 @@ typedef struct fc_map_problem {
     ptrdiff_t rows, row, channels; /* row r belongs to channel r % channels */
     ptrdiff_t x_row, residual_row, y_row; /* from row to row */
 } fc_map_problem;
+
+typedef enum { FC_SOFTMAX, FC_LOCAL_RESPONSE } fc_norm_kind;
+
+/* x and y are (batch, channels, row) without gaps. Softmax of each row; or y = x / (bias + scale * s)^(3/4), s the sum of the
+ * squares in the channels from `before` before to `after` after, where y is not x. */
+typedef struct fc_norm_problem {
+    fc_type type;
+    fc_norm_kind kind;
+    ptrdiff_t batch, channels, row;
+    ptrdiff_t before, after;
+    double scale, bias;
+} fc_norm_problem;
 
 typedef struct fc_options {
     int isa; /* a row of the ISA table, or -1: the best one this machine runs */
@@ -199,6 +213,11 @@ typedef struct fc_map_plan {
     fc_map_problem problem;
 } fc_map_plan;
 
+typedef struct fc_norm_plan {
+    fc_work work;
+    fc_norm_problem problem;
+} fc_norm_plan;
+
 /* The ISA table, best first. */
 int fc_isa_count(void);
 const char *fc_isa_name(int isa);
@@ -226,6 +245,7 @@ void fc_conv_pack_piece(const fc_conv_plan *plan, const void *weights, void *pac
 
 fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *options, fc_pool_plan *plan);
 fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan);
+fc_status fc_norm_plan_make(const fc_norm_problem *problem, const fc_options *options, fc_norm_plan *plan);
 
 /* Runs the work; progress holds work->parts numbers, zero at first. deadline: seconds of fc_clock, 0 for none. */
 fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline);

@@ -39,7 +39,10 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
 }
 
 /* Without a polynomial: as fast as a copy. */
-static int cheap(fc_activation a) { return a <= FC_LEAKY_RELU || a == FC_HARDSIGMOID || a == FC_HARDSWISH; }
+static int cheap(fc_activation a)
+{
+    return a <= FC_LEAKY_RELU || a == FC_HARDSIGMOID || a == FC_HARDSWISH || a == FC_CLIP;
+}
 
 fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan)
 {

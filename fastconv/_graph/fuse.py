@@ -11,8 +11,8 @@ import numpy as np
 from fastconv import _core
 from fastconv._graph.op import Op, Ops
 
-_WITH_ACTIVATION = ("conv", "linear", "scale", "add")
-_WITH_RESIDUAL = ("conv",)
+_WITH_ACTIVATION = ("conv", "linear", "scale", "gate", "add")
+_WITH_RESIDUAL = ("conv", "gate")
 _MOST_SCALED = (
     4096  # channels that are scaled while they are packed: all of a few vectors fit the workspace
 )
@@ -48,8 +48,9 @@ def _sums(ops: Ops) -> None:
         if op.kind != "add":
             continue
         for last, other in _ordered(op.inputs, place):
-            if last.kind in _WITH_RESIDUAL and len(last.inputs) == 1 and alone(last, op):
-                _take_over(op, last, [last.inputs[0], other], residual=True)
+            taken = last.settings.get("residual") or last.settings.get("activation")
+            if last.kind in _WITH_RESIDUAL and not taken and alone(last, op):
+                _take_over(op, last, [*last.inputs, other], residual=True)
                 break
     ops.drop_unused()
 

@@ -21,9 +21,14 @@ class Op:
         "pool"        judge and options: a function of `_arguments` and its arguments after the input
         "activation"  activation: (name, parameters)
         "add"         the sum of two arrays of one shape
+        "affine"      x * factor + term, float64 arrays of one number, or of one an index of an axis; function
+        "multiply"    the product of two arrays; function
+        "gate"        x * weight, the result of the second input, of one number a channel
+        "norm"        make(x, y): a step of the engine on contiguous arrays; function
         "concat"      axis; step: 1, or the number of inputs, which then alternate along the axis
         "shuffle"     groups: channels g * (C / groups) + i go to i * groups + g
-        "view"        function(array): a reshape, a slice, a transpose
+        "view"        function(array): a reshape, a slice, a transpose; in_order: a reshape, which keeps the order
+                      of the elements
         "call"        function(*arrays) or, where `writes`, function(*arrays, out=array)
         "item"        position: one of several results of the call that is its input
     fused: "conv", "linear", "scale" and "add" may have an activation (name, parameters), and the two

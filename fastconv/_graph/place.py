@@ -99,7 +99,7 @@ class Layout:
                     break
 
     def _may_be_claimed(self, op: Op) -> bool:
-        fixed = op.kind in ("input", "view") or (op.kind == "linear" and len(op.shape) != 2)
+        fixed = op.kind in ("input", "view", "norm") or (op.kind == "linear" and len(op.shape) != 2)
         return not fixed and op not in self._claims and op not in self.ops.outputs
 
     def _view(self, op: Op) -> None:
@@ -108,7 +108,7 @@ class Layout:
         if np.may_share_memory(seen, self._blocks[self.roots[source]]):
             self.sketch[op], self.roots[op] = seen, self.roots[source]
         else:
-            op.kind = "call"
+            op.kind = "reorder" if op.settings.get("in_order") else "call"
             self._settle(op)
 
     def _draw_copies(self) -> None:

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from fastconv import _core
-from fastconv._graph.fold import fold as fold_norms
+from fastconv._graph.fold import fold
 from fastconv._graph.fuse import fuse
 from fastconv._graph.op import Op, Ops
 from fastconv._graph.plan import Plan
@@ -62,7 +62,7 @@ class Network:
     def _new_plan(self, shapes: tuple[tuple[int, ...], ...]) -> Plan:
         ops = self._source(*shapes)
         if self._fold:
-            fold_norms(ops)
+            fold(ops)
         fuse(ops)
         plan = Plan(ops, self._weights_of)
         for weights in self._weights.values():
@@ -70,7 +70,7 @@ class Network:
         return plan
 
     def _weights_of(self, op: Op) -> Weights:
-        key = (op.settings["key"], *op.settings.get("folded", ()))
+        key = op.settings["key"]
         if key not in self._weights:
             self._weights[key] = Weights(op.arrays["weight"])
         return self._weights[key]

@@ -37,26 +37,29 @@ def pieces_of(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | No
 # --- convolutions -------------------------------------------------------------------------------
 
 
-def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights) -> list[Piece]:
-    """A convolution, linear layer or scale, with what is fused into it."""
-    (problem, x, w), door = _JUDGES[op.kind](op, xs[0], weights.like())
+def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | None) -> list[Piece]:
+    """A convolution, linear layer, scale or gate, with what is fused into it."""
+    w = xs[1] if weights is None else weights.like()
+    (problem, x, w), door = _JUDGES[op.kind](op, xs[0], w)
     name, parameters = op.settings.get("activation") or (None, ())
     out, residual, after = door(y), None, []
     if op.settings.get("residual"):
-        residual = door(xs[1])
+        residual = door(xs[-1])
         if _arguments.lies_as(residual, out):
             problem = problem._replace(residual="first")
         else:  # within a stack of a larger batch
-            residual, after, name = None, _mapped(name, parameters, y, y, xs[1]), None
+            residual, after, name = None, _mapped(name, parameters, y, y, xs[-1]), None
     problem = problem._replace(
         activation=name, parameters=parameters, prologue=op.settings.get("prologue")
     )
-    packed = weights.packs(problem)
-    arrays = _core._Array(x), _core._Array(w), _core._Array(out, True)
-    weights.pack(_core.ConvPlan(problem, *arrays, packed))
-    prepared = weights.packed if packed else None
-    scale, shift = op.arrays.get("scale"), op.arrays.get("shift")
-    step = _core.conv_step(problem, x, w, op.arrays["bias"], out, prepared, residual, scale, shift)
+    prepared = None
+    if weights is not None and weights.packs(problem):
+        prepared = weights.packed
+    if weights is not None:
+        arrays = _core._Array(x), _core._Array(w), _core._Array(out, True)
+        weights.pack(_core.ConvPlan(problem, *arrays, prepared is not None))
+    bias, scale, shift = (op.arrays.get(each) for each in ("bias", "scale", "shift"))
+    step = _core.conv_step(problem, x, w, bias, out, prepared, residual, scale, shift)
     return [step, *after]
 
 
@@ -86,16 +89,28 @@ def _judged_scale(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
     shape, dims = (*x.shape[:2], *space), len(space)
     problem, x, w, *_ = _arguments.convolution(
         f"conv{dims}d", dims, False, x.reshape(shape), w.reshape(-1, 1, *(1,) * dims),
-        op.arrays["bias"], 1, 0, 0, 1, x.shape[1], None, None, None, None, allocate=False,
+        op.arrays.get("bias"), 1, 0, 0, 1, x.shape[1], None, None, None, None, allocate=False,
     )  # fmt: skip
     return (problem, x, w), lambda y: _door_view(problem, y.reshape(shape))
+
+
+def _judged_gate(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
+    """The same, with every image's channels one after the other."""
+    planes = (1, x.shape[0] * x.shape[1], *x.shape[2:])
+    found, door = _judged_scale(op, x.reshape(planes), w.reshape(-1))
+    return found, lambda y: door(y.reshape(planes))
 
 
 def _door_view(problem: Any, y: np.ndarray) -> np.ndarray:
     return _arguments.door_view(y, problem.dims, problem.batched, problem.channels_last)
 
 
-_JUDGES = {"conv": _judged_conv, "linear": _judged_linear, "scale": _judged_scale}
+_JUDGES = {
+    "conv": _judged_conv,
+    "linear": _judged_linear,
+    "scale": _judged_scale,
+    "gate": _judged_gate,
+}
 
 
 # --- everything else ----------------------------------------------------------------------------
@@ -109,6 +124,12 @@ def _pool(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
 
 def _activation(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
     return _mapped(*op.settings["activation"], xs[0], y)
+
+
+def _norm(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
+    if not xs[0].flags.c_contiguous:
+        return _call(op, xs, y, None)
+    return [op.settings["make"](xs[0], y)]
 
 
 def _add(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
@@ -148,19 +169,29 @@ def copied(x: np.ndarray, y: np.ndarray) -> list[Piece]:
 
 
 def _even_copies(x: np.ndarray, y: np.ndarray, most: int) -> list[Piece] | None:
-    """Copies by the engine, along the first axis one by one where need be; None for more than `most`."""
+    """Copies by the engine, along a short axis one by one where need be; None for more than `most`."""
     try:
         return [_core.map_step(None, (), x, y)]
     except ValueError:
-        if x.ndim == 0 or len(x) > most:
+        axes = [axis for axis in range(x.ndim - 1) if x.shape[axis] > 1]
+        axis = min(axes, key=x.shape.__getitem__, default=None)
+        if axis is None or x.shape[axis] > most:
             return None
     found: list[Piece] = []
-    for one, other in zip(x, y, strict=True):
+    for one, other in zip(np.moveaxis(x, axis, 0), np.moveaxis(y, axis, 0), strict=True):
         some = _even_copies(one, other, most - len(found))
         if some is None:
             return None
         found += some
     return found
+
+
+def _reorder(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
+    """A reshape that copies: the elements in their order."""
+    (x,) = xs
+    if x.strides[-1:] != (x.itemsize,):
+        return _call(op, xs, y, None)
+    return copied(x, y.reshape(x.shape))
 
 
 def _shuffle(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
@@ -181,7 +212,8 @@ def _call(op: Op, xs: list[np.ndarray], y: np.ndarray | None, _: None) -> list[P
 
 _RULES = {
     **dict.fromkeys(_JUDGES, _conv),
-    **dict.fromkeys(("call", "batch_norm"), _call),
-    **{"pool": _pool, "activation": _activation, "add": _add, "shuffle": _shuffle},
+    **dict.fromkeys(("call", "batch_norm", "affine", "multiply"), _call),
+    **{"pool": _pool, "activation": _activation, "norm": _norm, "add": _add, "shuffle": _shuffle},
+    "reorder": _reorder,
     "copy": lambda op, xs, y, _: copied(xs[0], y),
 }

@@ -51,7 +51,7 @@ class Summary:
 def _row(step: Step) -> Row:
     op = step.op
     parts = [*op.settings.get("begins_with", ()), op.settings.get("op", op.kind)]
-    parts += ["batch_norm"] * len(op.settings.get("folded", ()))
+    parts += op.settings.get("folded", ())
     parts += op.settings.get("fused", ())
     first = step.pieces[0]
     how = "NumPy"
@@ -63,7 +63,8 @@ def _row(step: Step) -> Row:
 def _counts(plan: Plan) -> dict[str, int]:
     counts: Counter[Any] = Counter()
     for op in plan.ops.steps:
-        counts["batch_norm folded"] += len(op.settings.get("folded", ()))
+        for name in op.settings.get("folded", ()):
+            counts[f"{name} folded"] += 1
         for name in (*op.settings.get("begins_with", ()), *op.settings.get("fused", ())):
             counts[f"{name} fused"] += 1
         counts["as views"] += op.kind == "view"

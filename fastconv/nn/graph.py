@@ -360,6 +360,17 @@ def _recording_call(self: Module, *args: Any, **kwargs: Any) -> Any:
     return recorder.call(self, args, kwargs)
 
 
+def whole(kind: str, function: Callable) -> Callable:
+    """The function, recorded as one step of this kind, whatever it does inside."""
+
+    @functools.wraps(function)
+    def step(*args: Any) -> Any:
+        recorder = _recorder_among(args, {})
+        return function(*args) if recorder is None else recorder.step(kind, function, args, {})
+
+    return step
+
+
 def _recording(op: str) -> Callable:
     function = getattr(functional, op)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from fastconv import _arguments
+from fastconv import _arguments, _core
 from fastconv._graph import Memory, Network, Op, Ops, Summary
 from fastconv._graph.summary import mega
 from fastconv.nn.graph import Node, Recorder, _each
@@ -28,8 +29,9 @@ class Prepared:
     returns belongs to the caller. The first call with other shapes, or other settings of
     `fastconv.using`, plans anew, which takes as long as a call of the model; the last 8 plans made are kept.
 
-    The results are bit for bit the model's, but where batch normalisation was folded into weights
-    (`fold=False` leaves it): computed in float64 and rounded once, they are as near to the exact ones.
+    The results are bit for bit the model's, but where batch normalisation, or a product, sum or quotient
+    with constants, was folded into weights or recognised as part of an activation (`fold=False` leaves
+    them): computed in float64 and rounded once, they are as near to the exact ones.
 
     Errors: TypeError for inputs that are no real floats, those of the model for shapes it does not take.
     """
@@ -226,12 +228,41 @@ def _batch_norm(node: Node) -> tuple | None:
 
 def _activation(node: Node) -> tuple | None:
     name = node.kind
+    if name == "erf" and _plain(node):
+        return "activation", dict(activation=(name, ()))
     if name == "gelu" and node.setting("approximate") == "tanh":
         name = "gelu_tanh"
     if name not in _arguments.ACTIVATIONS or not _plain(node):
         return None
     parameters = tuple(float(node.setting(p)) for p in _arguments.ACTIVATIONS[name])
     return "activation", dict(activation=(name, parameters))
+
+
+def _bounds(node: Node) -> tuple | None:
+    """numpy.clip with two numbers."""
+    bounds = node.args[1:]
+    if node.kind != "clip" or len(bounds) != 2 or node.kwargs or not _plain(node):
+        return None
+    if node.args[0] not in node.inputs or any(np.ndim(each) for each in bounds):
+        return None
+    low, high = (
+        end if each is None else float(each)
+        for each, end in zip(bounds, (-np.inf, np.inf), strict=True)
+    )
+    return ("activation", dict(activation=("clip", (low, high)))) if low <= high else None
+
+
+def _norm(node: Node) -> tuple | None:
+    """Softmax of rows, local response normalisation with the usual exponent."""
+    if not _plain(node) or not node.shape:
+        return None
+    if node.kind == "local_response":
+        make = partial(_core.local_response_step, *node.args[1:])
+    elif node.kind == "softmax" and node.setting("dim") in (-1, len(node.shape) - 1):
+        make = _core.softmax_step
+    else:
+        return None
+    return "norm", dict(make=make, function=_function(node))
 
 
 def _pool(node: Node) -> tuple | None:
@@ -262,6 +293,47 @@ def _sum(node: Node) -> tuple | None:
     return "add", {}
 
 
+_ARITHMETIC = {
+    "add": lambda c: (np.ones(()), c),
+    "subtract": lambda c: (np.ones(()), -c),
+    "multiply": lambda c: (c, np.zeros(())),
+    "divide": lambda c: (1 / c, np.zeros(())),
+    "true_divide": lambda c: (1 / c, np.zeros(())),
+}
+
+
+def _affine(node: Node) -> tuple | None:
+    """An array and a constant: a number, or one an index of an axis."""
+    if node.kind not in _ARITHMETIC or len(node.args) != 2 or node.kwargs or len(node.inputs) != 1:
+        return None
+    if not node.shape or prod(node.shape) == 0 or node.dtype not in _FLOATS:
+        return None
+    (x,) = node.inputs
+    x_first = node.args[0] is x
+    constant = np.asarray(node.args[x_first])
+    commutes = node.kind in ("add", "multiply")
+    if x.shape != node.shape or x.dtype != node.dtype or not (x_first or commutes):
+        return None
+    axes = [axis - constant.ndim for axis, size in enumerate(constant.shape) if size > 1]
+    if len(axes) > 1 or constant.dtype.kind not in "fiu":
+        return None
+    with np.errstate(all="ignore"):
+        factor, term = _ARITHMETIC[node.kind](
+            constant.astype(np.float64).reshape(-1 if axes else ())
+        )
+    if not (np.isfinite(factor).all() and np.isfinite(term).all()):
+        return None
+    axis = (axes or [1])[0] % len(node.shape)
+    return "affine", dict(factor=factor, term=term, axis=axis, function=_function(node))
+
+
+def _product(node: Node) -> tuple | None:
+    floats = node.dtype in _FLOATS and node.shape is not None and prod(node.shape) > 0
+    if node.kind != "multiply" or len(node.inputs) != 2 or node.kwargs or not floats:
+        return None
+    return "multiply", dict(function=_function(node))
+
+
 def _concat(node: Node) -> tuple | None:
     if node.kind != "concatenate":
         return None
@@ -281,9 +353,12 @@ def _shuffle(node: Node) -> tuple | None:
 def _view(node: Node) -> tuple | None:
     if node.kind not in _VIEWS or len(node.inputs) != 1 or node.shape is None:
         return None
-    return "view", dict(function=_function(node))
+    usual = not node.kwargs and not any(type(each) is str for each in node.args)  # not Fortran's
+    in_order = usual and node.kind in ("reshape", "ravel", "flatten")
+    return "view", dict(function=_function(node), in_order=in_order)
 
 
 _RULES = (
-    _input, _conv, _linear, _batch_norm, _activation, _pool, _sum, _concat, _shuffle, _view,
+    _input, _conv, _linear, _batch_norm, _activation, _bounds, _norm, _pool, _sum, _affine, _product, _concat,
+    _shuffle, _view,
 )  # fmt: skip

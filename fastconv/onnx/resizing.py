@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fastconv import functional as F
 from fastconv.onnx.wire import ModelError
+
+_MOST_REPEATS = 16  # as a transposed convolution with ones; more often by gathering
 
 
 def resize(
@@ -32,11 +36,51 @@ def resize(
         sizes = [math.floor(old * scale) for old, scale in zip(lengths, scales, strict=True)]
     else:
         raise ModelError("Resize has neither scales nor sizes")
+    if (
+        how.get("mode", "nearest") == "nearest"
+        and x.ndim == 4
+        and x.dtype in (np.float32, np.float64)
+    ):
+        repeats = _repeats(x, axes, scales, sizes, roi, how)
+        if repeats is not None:
+            room((*x.shape[:2], x.shape[2] * repeats[0], x.shape[3] * repeats[1]), x.dtype)
+            ones = _ones(x.shape[1], *repeats, x.dtype)
+            return F.conv_transpose2d(x, ones, None, repeats, 0, 0, x.shape[1])
     for i, axis in enumerate(axes):
         ends = (0.0, 1.0) if roi is None else (roi[i], roi[i + len(axes)])
         if scales[i] != 1 or sizes[i] != lengths[i] or ends != (0.0, 1.0):
             x = _resampled(x, axis, int(sizes[i]), scales[i], ends, how, room)
     return x
+
+
+def _repeats(x: Any, axes: list, scales: list, sizes: list, roi: list | None, how: dict):
+    """(down, along): how often every pixel is repeated, if that is all."""
+    factors = dict(zip(axes, zip(sizes, scales, strict=True), strict=True))
+    mode = how.get("coordinate_transformation_mode", "half_pixel")
+    rounding = how.get("nearest_mode", "round_prefer_floor")
+    found = []
+    for axis, length in enumerate(x.shape):
+        size, scale = factors.get(axis, (length, 1))
+        if (
+            size < length
+            or size % length
+            or scale != size // length
+            or size // length > _MOST_REPEATS
+        ):
+            return None
+        if roi is not None and mode == "tf_crop_and_resize":
+            return None
+        rows = _nearest(_positions(size, length, scale, (0.0, 1.0), mode), rounding)
+        if not np.array_equal(np.clip(rows, 0, length - 1), np.arange(size) // (size // length)):
+            return None
+        found.append(int(size // length))
+    return tuple(found[2:]) if found[:2] == [1, 1] and max(found) > 1 else None
+
+
+@functools.lru_cache(maxsize=64)
+def _ones(channels: int, down: int, along: int, kind: np.dtype) -> np.ndarray:
+    """The same array each time, so that it is packed once."""
+    return np.ones((channels, 1, down, along), kind)
 
 
 def _resampled(

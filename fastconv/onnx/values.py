@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from fastconv import _numpy_ops
 from fastconv import functional as F
-from fastconv.nn.graph import Traced
+from fastconv.nn.graph import Traced, whole
 from fastconv.onnx.budget import ELEMENT
-from fastconv.onnx.context import OPERATORS, Context, Operator, along, least, register, register_all
+from fastconv.onnx.context import (
+    OPERATORS,
+    Context,
+    Operator,
+    along,
+    least,
+    register,
+    register_all,
+    wide,
+)
 
 # --- normalisation and products ---------------------------------------------------------------
 
@@ -49,9 +59,14 @@ def lrn(c: Context, x):
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     widths = [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)]
     c.room((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), x.dtype, ELEMENT * size)
+    if beta == 0.75 and x.dtype in (np.float32, np.float64):
+        return _local_response(x, before, after, alpha / size, bias)
     squares = np.pad(x * x, widths)
     sums = sum(squares[:, i : i + x.shape[1]] for i in range(size))
     return x / (bias + alpha / size * sums) ** beta
+
+
+_local_response = whole("local_response", _numpy_ops.local_response)
 
 
 @register("Gemm")
@@ -74,6 +89,13 @@ def gemm(c: Context, a, b, bias=None):
 def matmul(c: Context, a, b):
     several = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     c.room((*several, *a.shape[-2:-1], *b.shape[-1:] * (b.ndim > 1)), a.dtype, a.shape[-1])
+    if (
+        not isinstance(b, Traced)
+        and b.ndim == 2
+        and a.ndim > 1
+        and a.dtype in (np.float32, np.float64)
+    ):
+        return F.linear(a, b.T)
     return np.matmul(a, b)
 
 
@@ -186,18 +208,12 @@ def mean(c: Context, *arrays):
 
 
 @register("Erf")
+@wide
 def erf(c: Context, x):
-    """From gelu(z) = z/2 (1 + erf(z/sqrt 2)), and near zero, where that cancels, its series."""
-    near = np.abs(x) < 0.25
-    z = np.where(near, np.ones((), x.dtype), x) * x.dtype.type(math.sqrt(2))
-    far = 2 * F.gelu(z) / z - 1
-    q = x * x
-    series = (
-        x
-        * (2 / math.sqrt(math.pi))
-        * sum((-1) ** n / (math.factorial(n) * (2 * n + 1)) * q**n for n in range(9))
-    )
-    return np.where(near, series, far).astype(x.dtype)
+    return _erf(x)
+
+
+_erf = whole("erf", lambda x: _numpy_ops.activate("erf", (), x)[0])
 
 
 @register("Gelu")
@@ -242,12 +258,16 @@ def hard_sigmoid(c: Context, x):
 def clip(c: Context, x, low=None, high=None):
     low = c("min") if low is None else low
     high = c("max") if high is None else high
-    for bound, function in ((low, np.maximum), (high, np.minimum)):
-        if bound is not None:
-            bound = bound if isinstance(bound, Traced) else np.asarray(bound, x.dtype).reshape(())
+    for bound in (low, high):
+        if isinstance(bound, Traced):
             c.room_to_spread(x, bound)
-            x = function(x, bound)
-    return x
+    if low is None and high is None:
+        return x
+    low, high = (
+        each if each is None or isinstance(each, Traced) else np.asarray(each, x.dtype).reshape(())
+        for each in (low, high)
+    )
+    return np.clip(x, low, high)
 
 
 def _softmax(function: Callable) -> Operator:
@@ -314,11 +334,18 @@ def _sum(x, axis, keepdims):
     return np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)
 
 
+def _mean(x, axis, keepdims):
+    image = 3 <= x.ndim <= 5 and x.dtype in (np.float32, np.float64) and keepdims
+    if image and axis == tuple(range(2, x.ndim)) and 0 not in x.shape:
+        return F.global_avg_pool(x)
+    return np.mean(x, axis=axis, keepdims=keepdims).astype(x.dtype)
+
+
 register_all(
     _reduce,
     {
         "ReduceSum": _sum,
-        "ReduceMean": lambda x, axis, keep: np.mean(x, axis=axis, keepdims=keep).astype(x.dtype),
+        "ReduceMean": _mean,
         "ReduceMax": lambda x, axis, keep: np.max(x, axis, keepdims=keep, initial=least(x.dtype)),
         "ReduceMin": lambda x, axis, keep: np.min(x, axis, keepdims=keep, initial=_most(x.dtype)),
         "ReduceProd": lambda x, axis, keep: np.prod(x, axis=axis, keepdims=keep, dtype=x.dtype),

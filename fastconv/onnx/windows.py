@@ -183,9 +183,9 @@ def _pool_windows(c: Context, x):
 
 
 def _ours_has(kernel, dilation, pads) -> bool:
-    """fastconv's poolings pad as PyTorch's: alike on both sides, at most half a window."""
+    """fastconv's poolings pad by half a window at most."""
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    return all(low == high <= n // 2 for (low, high), n in zip(pads, reach, strict=True))
+    return all(max(pair) <= n // 2 for pair, n in zip(pads, reach, strict=True))
 
 
 def _padded(x, pads, fill, ceil: bool, kernel, stride, dilation):
@@ -205,8 +205,8 @@ def max_pool(c: Context, x):
     ceil, indices = bool(c("ceil_mode", 0)), len(c.node.outputs) > 1
     function = getattr(F, f"max_pool{len(kernel)}d")
     if _ours_has(kernel, dilation, pads):
-        lows, image = tuple(low for low, _ in pads), x
-        found = function(x, tuple(kernel), tuple(stride), lows, tuple(dilation), ceil, indices)
+        image, around = x, tuple(pads)
+        found = function(x, tuple(kernel), tuple(stride), around, tuple(dilation), ceil, indices)
         origin = None
     else:
         image, widths = _padded(x, pads, least(x.dtype), ceil, kernel, stride, dilation)
@@ -241,8 +241,7 @@ def average_pool(c: Context, x):
     dilated = any(d != 1 for d in dilation)
     function = getattr(F, f"avg_pool{len(kernel)}d")
     if not dilated and _ours_has(kernel, dilation, pads):
-        lows = tuple(low for low, _ in pads)
-        return function(x, tuple(kernel), tuple(stride), lows, ceil, whole)
+        return function(x, tuple(kernel), tuple(stride), tuple(pads), ceil, whole)
     return _sums(c, x, kernel, stride, dilation, pads, ceil) / _counts(
         c, x, kernel, stride, dilation, pads, ceil, whole
     )

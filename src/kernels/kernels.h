@@ -208,6 +208,17 @@ typedef struct fc_chain {
     ptrdiff_t taps[FC_SPATIAL], x_tap[FC_SPATIAL], w_tap[FC_SPATIAL];
 } fc_chain;
 
+enum { FC_LOCAL_RESPONSE_PIXELS = 512 };
+
+/* y = x / (bias + scale * s)^(3/4) for so many pixels of each channel, which are `plane` apart; s is the sum of the squares
+ * from channel c - before to c + after, as far as there are any. */
+typedef struct fc_local_response {
+    const void *x;
+    void *y;
+    ptrdiff_t channels, plane, pixels, before, after;
+    double scale, bias;
+} fc_local_response;
+
 struct fc_kernels {
     fc_type type;
     size_t size; /* bytes of an element */
@@ -241,6 +252,8 @@ struct fc_kernels {
     void (*chain)(const fc_chain *);
     void (*activate)(fc_activation, ptrdiff_t n, const void *x, void *y, double a, double b);
     void (*add)(ptrdiff_t n, const void *a, const void *b, void *y); /* y[i] = a[i] + b[i]; y may be a or b */
+    void (*softmax)(ptrdiff_t n, const void *x, void *y); /* of a row; y may be x */
+    void (*local_response)(const fc_local_response *);
     ptrdiff_t (*pool)(const fc_pool_plan *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                       double deadline);
     double (*fma_burn)(ptrdiff_t rounds);
