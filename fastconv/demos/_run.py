@@ -41,8 +41,8 @@ def _giga(count: float) -> str:
     return f"{count:.0f}"
 
 
-def timed(what: str, multiply_adds: int, work: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `work` gives; prints how long it took, and how much it did in a second.
+def timed(what: str, multiply_adds: int | None, work: Callable[[], Any]) -> Any:
+    """What `work` gives; prints how long it took, and how much it did in a second (None: not counted).
 
     What takes less than half a second is done again: the first time memory is new to the process.
     """
@@ -51,10 +51,12 @@ def timed(what: str, multiply_adds: int, work: Callable[[], np.ndarray]) -> np.n
         start = time.perf_counter()
         result = work()
         times.append(time.perf_counter() - start)
-    rate = f"{_giga(multiply_adds / min(times))} multiply-adds a second"
+    rate = ""
+    if multiply_adds is not None:
+        rate = f", {_giga(multiply_adds / min(times))} multiply-adds a second"
     runs = f", the best of {len(times)}" if len(times) > 1 else ""
     threads = fastconv.get_num_threads()
-    print(f"  {what}: {_duration(min(times))}{runs}, {rate}, threads: {threads}")
+    print(f"  {what}: {_duration(min(times))}{runs}{rate}, threads: {threads}")
     return result
 
 
