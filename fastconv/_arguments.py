@@ -917,12 +917,8 @@ def pool_arrays(problem, shape, x, dtype, from_view, return_indices, out, alloca
         result = result_array(shape, dtype, dims, from_view, out, (x,))
         y = door_view(result, dims, batched, from_view)
         if return_indices:
-            # The door writes them channels first in every layout.
-            out_size = problem.out_size[-dims:]
-            indices = _memory.empty((problem.batch, problem.channels, *out_size), I64)
-            positions = indices if batched else indices[0]
-            if problem.channels_last and not from_view:
-                positions = as_last(positions, dims)
+            positions = result_array(shape, I64, dims, from_view, None, ())
+            indices = door_view(positions, dims, batched, from_view)
     return problem, door_view(x, dims, batched, from_view), y, indices, result, positions
 
 

@@ -46,6 +46,7 @@ cdef extern from "fastconv.h" nogil:
         ptrdiff_t x_stride[5]
         ptrdiff_t y_stride[5]
         int indices
+        ptrdiff_t i_stride[5]
 
     ctypedef struct fc_map_problem:
         fc_type type

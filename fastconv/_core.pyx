@@ -453,6 +453,7 @@ cdef class PoolPlan(Plan):
               p.x_stride, p.y_stride)
         _triple(problem.pad_after, p.pad_after)
         p.indices = indices
+        _contiguous(p.i_stride, p.channels, p.out_size, problem.channels_last)
         if fc_pool_plan_make(&p, &o, &self.plan) != FC_OK:
             raise ValueError(f"{problem.op}: this machine cannot run that ISA")
         self.work = &self.plan.work

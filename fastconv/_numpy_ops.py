@@ -83,6 +83,7 @@ def max_pool(problem, x, out, indices):
     dims, size = problem.dims, problem.size[-problem.dims :]
     if problem.channels_last:
         x, out = np.moveaxis(x, -1, 1), np.moveaxis(out, -1, 1)
+        indices = indices if indices is None else np.moveaxis(indices, -1, 1)
     axes = windows(problem)
     out[...] = lowest(x.dtype)
     if indices is not None:

@@ -100,7 +100,8 @@ typedef struct fc_pool_problem {
     ptrdiff_t size[FC_SPATIAL], kernel[FC_SPATIAL], stride[FC_SPATIAL], dilation[FC_SPATIAL];
     ptrdiff_t pad[FC_SPATIAL], pad_after[FC_SPATIAL], out_size[FC_SPATIAL];
     ptrdiff_t x_stride[FC_AXES], y_stride[FC_AXES];
-    int indices; /* also write the flat position in the image of each maximum, as int64, C-contiguous */
+    int indices; /* also write the flat position in the image of each maximum, as int64 */
+    ptrdiff_t i_stride[FC_AXES]; /* where; 1 along the width, or along the channels where those of x and y are 1, too */
 } fc_pool_problem;
 
 /* y = act(x), act(x + residual) or act(x) + residual over rows of contiguous elements; w, where given, is leaky_relu's
@@ -180,14 +181,15 @@ typedef struct fc_conv_plan {
 } fc_conv_plan;
 
 /* How pooling goes along the width: each output by itself; or rows of windows that lie in a sheet, by doubling, tap by tap, or
- * turned so that lanes are rows and then tap by tap; or narrow windows, sliding along rows that are never stored; or maxima
- * with their places, tap by tap. */
+ * turned so that lanes are rows and then tap by tap; or narrow windows, sliding along rows that are never stored, lanes
+ * being columns or channels; or maxima with their places, tap by tap. */
 typedef enum {
     FC_POOL_ROWS,
     FC_POOL_LEVELS,
     FC_POOL_TAPS,
     FC_POOL_TURNED,
     FC_POOL_SLIDES,
+    FC_POOL_PIXELS,
     FC_POOL_INDEXED
 } fc_pool_way;
 

@@ -4,10 +4,14 @@
 enum {
     OUTPUTS = 4096, /* of an item, about */
     SHEET = 2048,   /* elements reduced along the width at once: with what comes of them they stay in L1 */
+    LAST_SHEET = 8192, /* of channels last, where rows are read whole: in L2 */
     LONGEST = 32768, /* elements a window reaches over along the width, where a row of windows is reduced at once */
     TALL = 65536, /* elements reduced by doubling down the height at once: with what comes of them they stay in L2 */
     WIDE = 16384, /* columns of an image whose rows go through registers */
     FEW = 8, /* taps a stride that are joined one by one, not by doubling */
+    PIXELS = 65536, /* outputs of a row of channels last, from which on it goes in blocks */
+    WINDOW = 32, /* taps of a window read at once, and so as many streams of channels */
+    PLACES = 1024, /* taps of a window whose maxima are found with their places */
     TURNED = 8192, /* elements of a vector of planes and their outputs: they stay near L1 */
     TABLE = 8192, /* rows of the image that a few rows of outputs read */
     SLACK = FC_POOL_SLACK
@@ -117,21 +121,42 @@ static fc_pool_way way_along(const fc_pool_plan *plan)
     return stride > 2 && !halves && k <= FEW * stride && columns_under(p, 1) <= SHEET ? FC_POOL_TURNED : FC_POOL_LEVELS;
 }
 
+/* Taps of a window along an axis, at most. */
+static ptrdiff_t taps_of(const fc_pool_problem *p, int axis)
+{
+    return p->adaptive ? least(p->size[axis], (p->size[axis] - 1) / p->out_size[axis] + 2) : p->kernel[axis];
+}
+
+/* Elements of the sheet of some rows where a column is several channels: more than fit L1 where whole rows are read at once. */
+static ptrdiff_t sheet_of(const fc_pool_problem *p)
+{
+    if (p->out_size[FC_WIDTH] == 1) return taps_of(p, FC_HEIGHT) >= FC_POOL_HIGH ? 2 * LAST_SHEET : SHEET;
+    return p->kernel[FC_WIDTH] <= FEW * p->stride[FC_WIDTH] ? LAST_SHEET : SHEET;
+}
+
+/* Channels of a column: those that fit beside each other, and no more than leave work for all parts. */
+static ptrdiff_t unit_of(const fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t enough = columns_under(p, least(4, p->out_size[FC_WIDTH])), sheet = sheet_of(p);
+    const ptrdiff_t rows = p->batch * p->out_size[FC_DEPTH] * p->out_size[FC_HEIGHT];
+    ptrdiff_t unit = p->channels;
+    while (unit > 64 && (unit * enough > sheet || rows * ((p->channels - 1) / unit + 1) < plan->work.parts))
+        unit = round_up(unit / 2, FC_LANES_MAX);
+    return unit;
+}
+
 /* Columns of channels a row of the sheet holds, in blocks: all that fit beside each other, or enough to fill vectors. */
 static void book_columns(fc_pool_plan *plan)
 {
     const fc_pool_problem *p = &plan->problem;
     const ptrdiff_t ow = p->out_size[FC_WIDTH], stride = p->stride[FC_WIDTH];
-    plan->unit = plan->planes ? p->channels : 1;
-    if (!plan->planes && !is_planar(p)) {
-        const ptrdiff_t enough = columns_under(p, least(8, ow));
-        plan->unit = p->channels;
-        while (plan->unit > 64 && plan->unit * enough > SHEET) plan->unit = round_up(plan->unit / 2, FC_LANES_MAX);
-    }
+    plan->unit = plan->planes ? p->channels : is_planar(p) ? 1 : unit_of(plan);
     plan->single = plan->unit == 1 && !plan->planes && is_single(p);
     plan->way = way_along(plan);
     plan->channel_blocks = (p->channels + plan->unit - 1) / plan->unit;
-    const ptrdiff_t one = columns_under(p, 1), span = most(SHEET / plan->unit, 2 * one);
+    const ptrdiff_t sheet = !plan->planes && plan->unit > 1 ? sheet_of(p) : SHEET;
+    const ptrdiff_t one = columns_under(p, 1), span = most(sheet / plan->unit, 2 * one);
     const ptrdiff_t step = p->adaptive ? (p->size[FC_WIDTH] - 1) / ow + 1 : stride;
     plan->block = step == 0 || ow == 1 || plan->planes || plan->way == FC_POOL_SLIDES
                       ? ow
@@ -172,6 +197,9 @@ static void book_sheet(fc_pool_plan *plan)
         plan->sheet_rows = most(plan->along_rows, least(2 * high / stride + 1, TALL / plan->pitch));
         plan->sheet_rows = least(plan->sheet_rows, out[FC_HEIGHT]);
     }
+    if (!plan->tall && !plan->planes && plan->unit > 1 && taps_of(p, FC_HEIGHT) >= FC_POOL_HIGH &&
+        (p->adaptive || out[FC_HEIGHT] == 1))
+        plan->tall = FC_POOL_CHUNK * levels(taps_of(p, FC_HEIGHT) / 4 + 1);
     const ptrdiff_t tables = (p->adaptive ? p->size[FC_DEPTH] : kd);
     if (!p->adaptive) plan->sheet_rows = least(plan->sheet_rows, most(1, (TABLE / tables - high) / stride + 1));
     plan->table = tables * (p->adaptive ? high : (least(plan->sheet_rows, out[FC_HEIGHT]) - 1) * stride + high);
@@ -200,6 +228,45 @@ static void book_items(fc_pool_plan *plan)
     plan->work.workspace_bytes = (size_t)elements * plan->work.kernels->size + (size_t)plan->table * sizeof(void *);
 }
 
+/* Windows of channels last that are few taps, or share few of them with the next. */
+static int is_pixels(const fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t k = taps_of(p, FC_WIDTH), rows = taps_of(p, FC_DEPTH) * taps_of(p, FC_HEIGHT);
+    const int apart = p->adaptive || p->out_size[FC_WIDTH] == 1 || k <= p->stride[FC_WIDTH];
+    if (is_planar(p) || !is_last(p)) return 0;
+    if (p->indices) /* which are kept in 31 bits */
+        return p->i_stride[FC_C] == 1 && k <= PLACES && rows <= PLACES / k &&
+               p->size[FC_DEPTH] <= INT32_MAX / p->size[FC_HEIGHT] / p->size[FC_WIDTH];
+    if (p->channels < plan->work.kernels->lanes) return 0;
+    return k == 2 || k == 3 ? rows <= WINDOW : apart && k <= WINDOW && rows <= WINDOW / k;
+}
+
+/* Bands of whole rows, while there are enough of them; then blocks of columns, at last of channels. */
+static void book_pixels(fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t tap_rows = taps_of(p, FC_DEPTH) * taps_of(p, FC_HEIGHT), columns = taps_of(p, FC_WIDTH);
+    const ptrdiff_t *out = p->out_size, rows = p->batch * out[FC_DEPTH] * out[FC_HEIGHT];
+    const ptrdiff_t enough = (4 * plan->work.parts + rows - 1) / rows, ow = out[FC_WIDTH];
+    plan->way = FC_POOL_PIXELS;
+    plan->unit = p->channels;
+    plan->block = most(least(ow, 2 * FEW), least((ow + enough - 1) / enough, PIXELS / p->channels));
+    plan->blocks = (ow + plan->block - 1) / plan->block;
+    while (plan->blocks * ((p->channels - 1) / plan->unit + 1) < enough && plan->unit > 4 * FC_LANES_MAX)
+        plan->unit = round_up(plan->unit / 2, FC_LANES_MAX);
+    /* the last one has a whole vector, too */
+    while (p->channels % plan->unit > 0 && p->channels % plan->unit < FC_LANES_MAX) plan->unit += FC_LANES_MAX;
+    plan->channel_blocks = (p->channels + plan->unit - 1) / plan->unit;
+    plan->rows = rows * plan->channel_blocks;
+    plan->band = most(1, least(OUTPUTS * 4 / (plan->block * plan->unit), plan->rows / (4 * plan->work.parts)));
+    plan->padding = plan->unit + SLACK;
+    plan->counts = plan->block + SLACK;
+    plan->table = round_up(tap_rows * (1 + (columns > 3 || p->indices ? 1 : 4) * columns), FC_LANES_MAX);
+    if (p->indices) plan->sheet = plan->table; /* where taps are in the image */
+    book_items(plan);
+}
+
 /* Maxima with their places: rows of taps are copied with their padding, for as many outputs as keep them in L1. */
 static void book_indexed(fc_pool_plan *plan)
 {
@@ -222,7 +289,7 @@ static void book_indexed(fc_pool_plan *plan)
 
 static int is_indexed(const fc_pool_problem *p)
 {
-    return p->indices && !p->adaptive && is_planar(p) && reach(p, FC_WIDTH) <= SHEET &&
+    return p->indices && !p->adaptive && is_planar(p) && p->i_stride[FC_W] == 1 && reach(p, FC_WIDTH) <= SHEET &&
            p->kernel[FC_DEPTH] <= FC_POOL_TAP_ROWS / p->kernel[FC_HEIGHT];
 }
 
@@ -294,6 +361,8 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
     if (problem->adaptive) make_ordinary(&plan->problem);
     if (is_indexed(&plan->problem)) {
         book_indexed(plan);
+    } else if (is_pixels(plan)) {
+        book_pixels(plan);
     } else if (goes_by_rows(&plan->problem)) {
         book_rows(plan);
     } else {

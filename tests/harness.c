@@ -343,6 +343,7 @@ static void pooling(const options *o)
     memcpy(p.pad_after, p.pad, sizeof p.pad);
     lay_out(p.x_stride, p.channels, p.size, 0);
     lay_out(p.y_stride, p.channels, p.out_size, 0);
+    lay_out(p.i_stride, p.channels, p.out_size, 0);
 
     const ptrdiff_t n = p.batch * p.channels * volume(p.out_size);
     const fc_options options = library_options(o);

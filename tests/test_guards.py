@@ -46,6 +46,9 @@ IN_EVERY_FORM = [
 OTHERS = [
     ("max_pool2d", (2, 3, 9, 37), {"kernel_size": 3, "stride": 2, "padding": 1}),
     ("max_pool2d", (1, 3, 9, 37), {"kernel_size": 2, "return_indices": True}),
+    ("max_pool2d", (2, 7, 9, 21), {"kernel_size": 3, "padding": 1, "layout": "NHWC"}),
+    ("max_pool2d", (1, 6, 9, 5), {"kernel_size": 3, "return_indices": True, "layout": "NHWC"}),
+    ("avg_pool2d", (2, 7, 9, 37), {"kernel_size": (3, 5), "padding": 1, "layout": "NHWC"}),
     ("max_pool1d", (1, 3, 70), {"kernel_size": 5, "stride": 1, "dilation": 2}),
     ("max_pool3d", (1, 2, 5, 6, 19), {"kernel_size": 2, "ceil_mode": True}),
     ("avg_pool2d", (2, 3, 9, 37), {"kernel_size": 3, "stride": 2, "padding": 1}),

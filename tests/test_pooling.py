@@ -86,6 +86,10 @@ MAX = [
     pool("max_pool2d", (2, 3, 40, 61), 5, 3, padding=2),
     # columns by doubling down the height, the last ones fewer than a vector
     pool("max_pool2d", (1, 1, 300, 355), (150, 3), 1),
+    # vectors of channels and a rest, where they lie last
+    pool("max_pool2d", (2, 21, 9, 11), 3, 1, padding=1),
+    pool("max_pool2d", (1, 37, 12, 8), (5, 2), (2, 3), padding=(2, 1), dilation=(1, 2)),
+    pool("max_pool3d", (1, 18, 4, 5, 13), 3, 2, padding=1),
     pool("max_pool3d", (1, 2, 5, 6, 35), 2, 2, padding=1, ceil_mode=True),
     pool("max_pool3d", (1, 2, 7, 8, 19), (3, 1, 2), 1, dilation=(2, 1, 3), padding=(2, 0, 1)),
 ]
@@ -97,6 +101,7 @@ ADAPTIVE_MAX = [
     adaptive("adaptive_max_pool2d", (3, 8, 40), 1),
     adaptive("adaptive_max_pool2d", (1, 18, 14, 9), (6, 12)),
     adaptive("adaptive_max_pool2d", (1, 3, 60, 61), (7, 9)),
+    adaptive("adaptive_max_pool2d", (1, 21, 29, 9), (2, 4)),
     adaptive("adaptive_max_pool3d", (1, 2, 5, 7, 18), (2, 3, 5)),
 ]
 AVG = [
@@ -122,6 +127,11 @@ AVG = [
     pool("avg_pool2d", (1, 3, 40, 21), (31, 15), 1, padding=(15, 7)),
     pool("avg_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1), count_include_pad=False),
     pool("avg_pool2d", (1, 70, 9, 8), (3, 5), (1, 4), padding=(1, 2)),
+    # vectors of channels and a rest, where they lie last
+    pool("avg_pool1d", (1, 34, 31), 5, padding=2),
+    pool("avg_pool2d", (1, 37, 13, 13), (4, 5), 5, ceil_mode=True),
+    pool("avg_pool2d", (2, 21, 9, 11), 3, 2, padding=1, ceil_mode=True, count_include_pad=False),
+    pool("avg_pool3d", (1, 19, 5, 6, 9), (4, 5, 3), 1, padding=(1, 2, 1), divisor_override=3),
     pool("avg_pool3d", (1, 2, 5, 6, 35), 2, 2, padding=1, ceil_mode=True),
     pool("avg_pool3d", (1, 2, 7, 8, 19), (3, 6, 7), (1, 2, 1), padding=(1, 3, 2)),
     pool("avg_pool3d", (2, 6, 5, 40), (5, 4, 3), 1, divisor_override=11),
@@ -134,6 +144,8 @@ ADAPTIVE_AVG = [
     adaptive("adaptive_avg_pool2d", (3, 8, 40), 1),
     adaptive("adaptive_avg_pool2d", (1, 18, 14, 9), (6, 12)),
     adaptive("adaptive_avg_pool2d", (1, 3, 60, 61), (7, 9)),
+    adaptive("adaptive_avg_pool2d", (1, 21, 29, 9), (2, 4)),
+    adaptive("adaptive_avg_pool2d", (2, 37, 30, 40), 1),
     adaptive("adaptive_avg_pool3d", (1, 2, 5, 7, 18), (2, 3, 5)),
 ]
 GLOBAL = [

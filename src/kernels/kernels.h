@@ -19,6 +19,8 @@ enum {
     FC_POOL_BLOCK = 512, /* outputs of an item */
     FC_POOL_FEW = 64, /* sums of pieces: one a bit of a size */
     FC_POOL_TAP_ROWS = 64, /* rows of a window whose maxima are found with their places by vectors */
+    FC_POOL_HIGH = 12, /* rows of a window, from which on a few at a time are reduced, in the order of memory ... */
+    FC_POOL_CHUNK = 1024, /* ... over so many columns */
     FC_POOL_FAR = 1 << 20, /* bytes from which on arrays are prefetched */
     FC_POOL_SLACK = 4 * FC_LANES_MAX /* behind an array, where its last vectors may end */
 };
