@@ -118,6 +118,7 @@ cdef extern from "fastconv.h" nogil:
     fc_status fc_map_plan_make(const fc_map_problem *, const fc_options *, fc_map_plan *)
     fc_status fc_norm_plan_make(const fc_norm_problem *, const fc_options *, fc_norm_plan *)
     fc_status fc_run(const fc_work *, const fc_buffers *, ptrdiff_t *, double)
+    ptrdiff_t fc_unpool(size_t, ptrdiff_t, const void *, const int64_t *, ptrdiff_t, void *)
     double fc_clock()
     int fc_openmp()
     int fc_max_threads()

@@ -472,6 +472,23 @@ def pool(problem, x, out, indices):
     return (<Step>pool_step(problem, x, out, indices)).run()
 
 
+def unpool(x, places, out):
+    """Values of each row of x to their places in that row of out; whether all places are in it. All are contiguous."""
+    cdef _Array values = _Array(x), at = _Array(places), y = _Array(out, True)
+    cdef ptrdiff_t n = values.view.shape[1], size = y.view.shape[1], bytes = values.view.itemsize, row, done
+    cdef const char *source
+    cdef char *to
+    for row in range(values.view.shape[0]):
+        source = <const char *>values.view.buf + row * n * bytes
+        to = <char *>y.view.buf + row * size * bytes
+        with nogil:
+            done = fc_unpool(<size_t>bytes, n, source, <const int64_t *>at.view.buf + row * n, size, to)
+        PyErr_CheckSignals()
+        if done < n:
+            return False
+    return True
+
+
 def pool_plan(problem, x, bint indices):
     """The plan `pool` would run into a new array."""
     return PoolPlan(problem, _Array(x), None, indices)

@@ -115,16 +115,13 @@ def flat_index(at: list, size: tuple) -> np.ndarray:
 
 
 def max_unpool(x: np.ndarray, indices: np.ndarray, shape: tuple, dims: int) -> np.ndarray:
-    """Values put back where `indices` say, zero elsewhere; of several, the last in C order stays.
-
-    The order of assignment through repeated indices is NumPy's documented one.
-    """
+    """Values put back where `indices` say, zero elsewhere; of several, the last in C order stays."""
+    rows, plane = prod(shape[:-dims]), prod(shape[-dims:])
     out = np.zeros(shape, x.dtype)
-    plane = prod(shape[-dims:])
-    rows = prod(shape[:-dims])
-    places = indices.astype(np.int64).reshape(rows, prod(x.shape[-dims:]))
-    places += np.arange(rows)[:, None] * plane
-    out.reshape(-1)[places.reshape(-1)] = x.reshape(-1)
+    values = np.ascontiguousarray(x).reshape(rows, prod(x.shape[-dims:]))
+    places = np.ascontiguousarray(indices, np.int64).reshape(values.shape)
+    if not _core.unpool(values, places, out.reshape(rows, plane)):
+        raise IndexError("max_unpool: indices changed while they were read")
     return out
 
 

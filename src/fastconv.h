@@ -249,6 +249,10 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
 fc_status fc_map_plan_make(const fc_map_problem *problem, const fc_options *options, fc_map_plan *plan);
 fc_status fc_norm_plan_make(const fc_norm_problem *problem, const fc_options *options, fc_norm_plan *plan);
 
+/* y[place[i]] = x[i] for i below n, in order, elements of 1, 2, 4, 8 or 16 bytes; stops at a place outside of y's `size`.
+ * Returns how many were put. */
+ptrdiff_t fc_unpool(size_t bytes, ptrdiff_t n, const void *x, const int64_t *place, ptrdiff_t size, void *y);
+
 /* Runs the work; progress holds work->parts numbers, zero at first. deadline: seconds of fc_clock, 0 for none. */
 fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline);
 double fc_clock(void);

@@ -1,4 +1,5 @@
 /* Planning pooling: an item is a band of rows of outputs, from plane to plane, by a block of columns. */
+#include <string.h>
 #include "dispatch.h"
 
 enum {
@@ -373,4 +374,30 @@ fc_status fc_pool_plan_make(const fc_pool_problem *problem, const fc_options *op
     }
     plan->work.workspace_bytes = (plan->work.workspace_bytes + FC_ALIGN - 1) / FC_ALIGN * FC_ALIGN;
     return FC_OK;
+}
+
+static inline ptrdiff_t put(const size_t bytes, ptrdiff_t n, const char *x, const int64_t *place, ptrdiff_t size,
+                            char *y)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (place[i] < 0 || place[i] >= size) return i;
+        memcpy(y + (size_t)place[i] * bytes, x + (size_t)i * bytes, bytes);
+    }
+    return n;
+}
+
+ptrdiff_t fc_unpool(size_t bytes, ptrdiff_t n, const void *x, const int64_t *place, ptrdiff_t size, void *y)
+{
+    switch (bytes) {
+    case 1:
+        return put(1, n, x, place, size, y);
+    case 2:
+        return put(2, n, x, place, size, y);
+    case 4:
+        return put(4, n, x, place, size, y);
+    case 8:
+        return put(8, n, x, place, size, y);
+    default:
+        return put(16, n, x, place, size, y);
+    }
 }

@@ -546,6 +546,18 @@ def test_unpooling_takes_the_last_of_values_for_one_place():
     assert_array_equal(y, [[[3, 0, 0, 0, 2, 0]]])
 
 
+@pytest.mark.parametrize("dtype", ["?", "f2", "f4", "f8", "g"])
+@pytest.mark.parametrize("place", [-1, 4, 2**31, 2**32, -(2**63)])
+def test_a_place_outside_of_its_plane_is_found_where_it_is_used(place, dtype):
+    room = np.zeros((4, 4), dtype)
+    x, places = np.ones((2, 3), dtype), np.array([[0, 3, 1], [2, place, 0]])
+    assert not fc._core.unpool(x, places, room[1:3])
+    want = [[0, 0, 0, 0], [1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert_array_equal(room, np.array(want, dtype))
+    with pytest.raises(IndexError, match="from 0 to 3"):
+        fc.max_unpool1d(np.ones((1, 2)), np.array([[0, place]]), 2)
+
+
 @every_case
 def test_an_empty_batch_gives_an_empty_result(case):
     if len(case.shape) == case.dims + 1:
