@@ -145,7 +145,7 @@ def test_the_networks_give_what_onnx_runtime_gives(networks):
     piece = ocr.cut(photo, strip)
     inputs = (
         ocr.detection_input(photo, 640),
-        ocr.direction_input(piece)[None],
+        ocr.direction_inputs(piece)[0],
         ocr.recognition_input(piece),
     )
     for name, session, x in zip(ocr.FILES, networks, inputs, strict=False):

@@ -41,7 +41,7 @@ BENDS_FROM = 4  # times as wide as high: of shorter ones a parabola would see le
 KNOTS = 17  # points along a strip
 HEIGHT, DIRECTION_WIDTH = 48, 192  # what the other two take
 COLUMNS = 32  # widths of lines are multiples of this: fewer shapes to prepare for
-UPSIDE_DOWN = 0.9  # from where on the second network is believed
+UPSIDE_DOWN = 0.5  # from where on a line is turned: the mean over its windows
 GAP, WIDTH, CAPTION = 16, 768, 28  # of the sheet, in pixels
 
 
@@ -186,18 +186,24 @@ def cut(photo: np.ndarray, strip: Strip) -> np.ndarray:
     return _resized(piece, (HEIGHT, max(1, round(columns * HEIGHT / rows))))
 
 
-def direction_input(piece: np.ndarray) -> np.ndarray:
-    """(3, HEIGHT, w) -> (3, HEIGHT, DIRECTION_WIDTH) as the second network takes it."""
-    return _fitted(piece, DIRECTION_WIDTH)
+def direction_inputs(piece: np.ndarray) -> list[np.ndarray]:
+    """(3, HEIGHT, w) -> evenly spaced windows (1, 3, HEIGHT, DIRECTION_WIDTH), as the second network takes them.
+
+    A whole line squeezed into one window misleads it.
+    """
+    rest = max(0, piece.shape[2] - DIRECTION_WIDTH)
+    starts = np.linspace(0, rest, 1 + rest // DIRECTION_WIDTH).astype(int)
+    return [_fitted(piece[:, :, at : at + DIRECTION_WIDTH], DIRECTION_WIDTH)[None] for at in starts]
 
 
 def upright(networks: Networks, pieces: list[np.ndarray]) -> list[np.ndarray]:
     """The same pictures, those turned that the second network thinks are upside down."""
-    x = np.stack([direction_input(piece) for piece in pieces])
-    turned = networks.direction(x)[:, 1] > UPSIDE_DOWN
-    return [
-        piece[:, ::-1, ::-1] if turn else piece for piece, turn in zip(pieces, turned, strict=True)
-    ]
+    return [piece[:, ::-1, ::-1] if _turned(networks, piece) else piece for piece in pieces]
+
+
+def _turned(networks: Networks, piece: np.ndarray) -> bool:
+    likely = [networks.direction(window)[0, 1] for window in direction_inputs(piece)]
+    return np.mean(likely) > UPSIDE_DOWN
 
 
 def recognition_input(piece: np.ndarray) -> np.ndarray:
@@ -235,9 +241,7 @@ def _centred(image: np.ndarray) -> np.ndarray:
 
 
 def _fitted(piece: np.ndarray, width: int) -> np.ndarray:
-    """(3, HEIGHT, w) -> (3, HEIGHT, width) for a network: narrowed if it is wider, else zeros on its right."""
-    if piece.shape[2] > width:
-        piece = _resized(piece, (HEIGHT, width))
+    """(3, HEIGHT, w) -> (3, HEIGHT, width) for a network, with zeros on its right."""
     return np.pad(_centred(piece), ((0, 0), (0, 0), (0, width - piece.shape[2])))
 
 
