@@ -507,12 +507,16 @@ def test_an_empty_batch():
     assert prepared(np.zeros((0, 3, 64, 64), np.float32)).shape == (0, 7)
 
 
-def test_memory_is_what_it_says():
+@pytest.mark.parametrize(
+    "name, size", [("resnet18", 64), ("shufflenet_v2", 224), ("squeezenet", 224)]
+)
+def test_memory_is_what_it_says(name, size):
+    """Once the model is gone, as `python -m benchmarks.memory` measures it for larger ones."""
     import tracemalloc
 
     fastconv.nn.manual_seed(0)
-    model = with_statistics(models.resnet18(num_classes=10))
-    x = pictures((1, 3, 64, 64))
+    model = with_statistics(getattr(models, name)())
+    x = pictures((1, 3, size, size))
     arrays = [*model.parameters(), *model.buffers()]
     original = sum(array.nbytes for array in arrays)
     del arrays
@@ -531,6 +535,25 @@ def test_memory_is_what_it_says():
     memory = prepared.memory
     assert memory.weights + memory.buffers <= held  # the model's own arrays were made before
     assert held <= 1.2 * (original + memory.buffers)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("where", ["before", "after", "between"])
+def test_sums_before_and_after_the_activation(where, batch):
+    """Alone, and in a stack, which of several images is no place that a residual lies as."""
+
+    def forward(net, x):
+        y = net.conv(x)
+        y = F.relu(y + x) if where == "before" else F.silu(y) + x
+        if where == "between":
+            y = F.relu(y)
+        return np.concatenate([F.gelu(net.other(y)) + x, y], axis=1)
+
+    layers = dict(conv=nn.Conv2d(4, 4, 3, padding=1), other=nn.Conv2d(4, 4, 1))
+    model = Steps(forward, **layers)
+    assert_prepared(model, pictures((batch, 4, 9, 21)))
+    counts = model.prepare((batch, 4, 9, 21)).summary().counts
+    assert counts["add fused"] == (1 if where == "between" else 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"stride": 2}, {"padding": 1}])

@@ -13,16 +13,16 @@ from fastconv._graph.op import Op, Ops
 
 _WITH_ACTIVATION = ("conv", "linear", "scale", "gate", "add")
 _WITH_RESIDUAL = ("conv", "gate")
-_MOST_SCALED = (
-    4096  # channels that are scaled while they are packed: all of a few vectors fit the workspace
-)
+# Channels that are scaled while they are packed, at most: all of a few vectors lie in the workspace.
+_MOST_SCALED = 4096
 
 
 def fuse(ops: Ops) -> None:
-    """Sums first, so that an activation after one joins it."""
+    """Sums first, so that an activation after one joins it; then those of what an activation gave."""
     _shuffles(ops)
     _sums(ops)
     _activations(ops)
+    _sums(ops)
     _scales(ops)
 
 
@@ -41,16 +41,17 @@ def _shuffles(ops: Ops) -> None:
 
 
 def _sums(ops: Ops) -> None:
-    """conv(x) + y is one step: of two convolutions, the one that comes last."""
+    """conv(x) + y and act(conv(x)) + y are one step: of two convolutions, the one that comes last."""
     alone = ops.alone()
     place = {op: i for i, op in enumerate(ops.steps)}
     for op in ops.steps:
         if op.kind != "add":
             continue
         for last, other in _ordered(op.inputs, place):
-            taken = last.settings.get("residual") or last.settings.get("activation")
-            if last.kind in _WITH_RESIDUAL and not taken and alone(last, op):
-                _take_over(op, last, [*last.inputs, other], residual=True)
+            free = not last.settings.get("residual") and op.settings.get("activation") is None
+            if last.kind in _WITH_RESIDUAL and free and alone(last, op):
+                when = "first" if last.settings.get("activation") is None else "last"
+                _take_over(op, last, [*last.inputs, other], residual=when)
                 break
     ops.drop_unused()
 

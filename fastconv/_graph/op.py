@@ -32,7 +32,7 @@ class Op:
         "call"        function(*arrays) or, where `writes`, function(*arrays, out=array)
         "item"        position: one of several results of the call that is its input
     fused: "conv", "linear", "scale" and "add" may have an activation (name, parameters), and the two
-        first `residual`: the result of their second input is added before it.
+        first `residual`: the result of their second input is added "first" or "last", before or after it.
     prologue: "conv" may begin with a "scale" (arrays scale, shift) and then an activation.
     key: of an op with arrays, what they are known by when the network is planned again.
     """

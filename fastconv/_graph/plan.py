@@ -16,10 +16,13 @@ from fastconv._graph.weights import Weights
 
 
 class Step(NamedTuple):
-    """An op that takes time, and what carries it out."""
+    """An op that takes time, and what carries it out: pieces until the programs are made, which hold what they
+    need of them but no array of a room; how: in a word, for summaries.
+    """
 
     op: Op
     pieces: list[Piece]
+    how: str
 
 
 class Plan:
@@ -44,6 +47,7 @@ class Plan:
         rooms = [_arena(self.nbytes), *(np.empty(op.shape, op.dtype) for op in outer)]
         self.steps = [self._step(op, rooms, weights) for op in self._that_take_time()]
         self._parts = self._programs(rooms)
+        self.steps = [step._replace(pieces=[]) for step in self.steps]  # which hold the rooms
         self.free = [rooms[0]]
         for op in ops.steps:
             op.arrays.pop("weight", None)
@@ -83,12 +87,12 @@ class Plan:
         if op.kind == "concat":
             pairs = self._layout.copies[op]
             copies = [copied(array(x), self._on(y, rooms)) for x, y in pairs]
-            return Step(op, [piece for pieces in copies for piece in pieces])
+            return _step(op, [piece for pieces in copies for piece in pieces])
         if op.kind == "item":
             source, position = op.inputs[0], op.settings["position"]
-            return Step(op, [Taken(source, position, array(op))])
+            return _step(op, [Taken(source, position, array(op))])
         own = weights(op) if "weight" in op.arrays and op.kind != "batch_norm" else None
-        return Step(op, pieces_of(op, [array(x) for x in op.inputs], array(op), own))
+        return _step(op, pieces_of(op, [array(x) for x in op.inputs], array(op), own))
 
     def _programs(self, rooms: list[np.ndarray]) -> list[Any]:
         """Programs of steps that follow one another, and calls of Python."""
@@ -124,6 +128,12 @@ class Plan:
         return [place.on(out) for place, out in zip(self._results, outputs, strict=True)]
 
 
+def _step(op: Op, pieces: list[Piece]) -> Step:
+    if not pieces or not isinstance(pieces[0], _core.Step):
+        return Step(op, pieces, "NumPy")
+    return Step(op, pieces, pieces[0].plan.figures().get("algorithm", "engine"))
+
+
 class Taken(Call):
     """One of several results of a call."""
 
@@ -138,6 +148,7 @@ class Bound:
     def __init__(self, op: Op, call: Call, rooms: list[np.ndarray]) -> None:
         self.op, self.call = op, call
         self.places = [array if array is None else _found(array, rooms) for array in call.arrays]
+        call.arrays = ()
 
     def run(self, rooms: tuple[np.ndarray, ...], loose: dict[Op, Any]) -> None:
         *xs, y = [place and place[1].on(rooms[place[0]]) for place in self.places]

@@ -43,10 +43,13 @@ def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | None) 
     (problem, x, w), door = _JUDGES[op.kind](op, xs[0], w)
     name, parameters = op.settings.get("activation") or (None, ())
     out, residual, after = door(y), None, []
-    if op.settings.get("residual"):
+    when = op.settings.get("residual")
+    if when:
         residual = door(xs[-1])
         if _arguments.lies_as(residual, out):
-            problem = problem._replace(residual="first")
+            problem = problem._replace(residual=when)
+        elif when == "last":
+            residual, after = None, _mapped(None, (), y, y, xs[-1])
         else:  # within a stack of a larger batch
             residual, after, name = None, _mapped(name, parameters, y, y, xs[-1]), None
     problem = problem._replace(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, NamedTuple
 
-from fastconv import _core
 from fastconv._graph.plan import Plan, Step
 from fastconv._graph.run import Network
 
@@ -53,11 +52,7 @@ def _row(step: Step) -> Row:
     parts = [*op.settings.get("begins_with", ()), op.settings.get("op", op.kind)]
     parts += op.settings.get("folded", ())
     parts += op.settings.get("fused", ())
-    first = step.pieces[0]
-    how = "NumPy"
-    if isinstance(first, _core.Step):
-        how = first.plan.figures().get("algorithm", "engine")
-    return Row(op.name, " + ".join(parts), op.shape, how)
+    return Row(op.name, " + ".join(parts), op.shape, step.how)
 
 
 def _counts(plan: Plan) -> dict[str, int]:
