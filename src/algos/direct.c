@@ -131,10 +131,34 @@ static double im2col_cost(const fc_conv_plan *p, const fc_cells *l)
     return idle + (VECTOR + TAP / (double)p->icg) / (double)p->ocg;
 }
 
+/* Vectors' lanes for all products of a transposed convolution: flat over rows as long as the longest phase's and the zeros
+ * between them, or over the pixels of each phase, whose outputs im2col scatters. */
+static int phases_fill_less(const fc_conv_plan *p, const fc_cells *l)
+{
+    const double SCATTER = 150; /* of a vector of outputs, in multiply-adds of a vector */
+    enum { PHASES = 64 }; /* that the plan may take time to look at */
+    const ptrdiff_t lanes = p->work.kernels->lanes, tail = p->work.kernels->tail, *n = l->n;
+    const ptrdiff_t most = p->problem.batch * n[0] * n[1] * n[2];
+    /* as functions only where packing the weights is all the work: im2col's order packs 3x3 with stride 2 slower */
+    if (fc_phases(p) > PHASES || (!p->packed && most > lanes)) return 0;
+    double flat = 0, apart = 0;
+    for (ptrdiff_t i = 0; i < fc_phases(p); i++) {
+        fc_phase f;
+        fc_phase_of(p, i, &f);
+        const ptrdiff_t columns = p->problem.batch * f.outputs;
+        flat += (double)(f.taps * most);
+        apart += (double)fc_round_up(columns, tail) * ((double)f.taps + SCATTER / (double)fc_max(p->icg, 1));
+    }
+    return flat * direct_cost(p, l) > apart;
+}
+
 static const char *should_not(const fc_conv_plan *p)
 {
     fc_cells l;
     lay_out(p, &l);
+    if (p->problem.transposed && phases_fill_less(p, &l))
+        return "im2col's vectors run over the pixels of small images and leave fewer lanes idle (benchmarks/compare.py "
+               "--set transposed: 4x4 with stride 2 of 8x8)";
     if (!p->problem.transposed && direct_cost(p, &l) > im2col_cost(p, &l))
         return "a strip and idle lanes at the ends of rows cost more than im2col's panel (pytest --benchmark, kernel "
                "sizes)";
