@@ -181,7 +181,7 @@ IMPORTS = {
     "models": ["models", "nn", "functional", "checkpoints"],
     "onnx": ["onnx", "nn", "functional", "_memory", "_numpy_ops", "_options"],
     "_cli": [],
-    "demos": [None, "demos", "models", "nn", "checkpoints", "_cli"],
+    "demos": [None, "demos", "models", "nn", "onnx", "checkpoints", "_cli"],
     "commands": [None, "demos", "models", "nn", "onnx", "_cli"],
     "testing": [None, "testing", "reference", "nn", "_arguments", "_cli", "_core", "_memory"],
     "__main__": [None, "commands", "checkpoints", "_cli"],
