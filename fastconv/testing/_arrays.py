@@ -75,6 +75,8 @@ def taken(pool: np.ndarray, seed: int, shape: tuple[int, ...], form: str) -> np.
         one = (*shape[:axis], 1, *shape[axis + 1 :])
         return np.broadcast_to(taken(pool, seed, one, "packed"), shape)
     size = prod(shape)
+    if size > len(pool):
+        pool = np.resize(pool, size)
     start = seed % (len(pool) - size + 1)
     array = pool[start : start + size].reshape(shape)
     if form == "swapped":
