@@ -189,7 +189,8 @@ def test_the_fuzz_notices_other_bits_and_lost_digits(thousandths, monkeypatch):
 
     for name in real:
         monkeypatch.setattr(fc, name, wrong(name))
-    assert sum(map(missed, lines)) <= len(lines) // 10  # results of nothing but zeros, for one
+    with fc.using(isa=fuzz.FUSED[0] if fuzz.FUSED else None):
+        assert sum(map(missed, lines)) <= len(lines) // 10  # results of nothing but zeros, for one
 
 
 @pytest.mark.parametrize("name", ("grid", "fuzz", "numbers", "sizes"))
