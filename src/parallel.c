@@ -233,6 +233,8 @@ void fc_after_fork(int child)
 #ifdef _OPENMP
     if (child) atomic_store(&teams, 0);
     atomic_flag_clear(&team_busy);
+#else
+    (void)child;
 #endif
 }
 
