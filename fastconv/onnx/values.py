@@ -56,6 +56,8 @@ def layer_normalization(c: Context, x, scale, b=None):
 def lrn(c: Context, x):
     """A window of `size` channels, the larger half before an even one's own."""
     size, alpha, beta, bias = c("size"), c("alpha", 1e-4), c("beta", 0.75), c("bias", 1.0)
+    if size < 1:
+        raise c.error(f"a window of {size} channels")
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
     widths = [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)]
     c.room((x.shape[0], x.shape[1] + size - 1, *x.shape[2:]), x.dtype, ELEMENT * size)
@@ -210,6 +212,8 @@ def mean(c: Context, *arrays):
 @register("Erf")
 @wide
 def erf(c: Context, x):
+    if x.dtype not in (np.float32, np.float64):  # the engine takes what it is given for one of these
+        raise c.error(f"values of type {x.dtype}")
     return _erf(x)
 
 
