@@ -79,7 +79,8 @@ def check(data: bytes) -> None:
     """The file is a ModelError, or a model that gives arrays of its types, prepared or not, or says why not."""
     with contextlib.suppress(ort.ModelError, MemoryError), warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "Mean of empty slice")  # as NumPy has it, whatever errstate
+        # NumPy's own, which no errstate silences
+        warnings.filterwarnings("ignore", "Mean of empty slice")
         session = ort.InferenceSession(data, **LIMITS)
         feed = {each.name: made(each) for each in session.get_inputs()}
         if any(array is None for array in feed.values()):

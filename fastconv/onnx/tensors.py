@@ -68,7 +68,8 @@ def array(tensor: Message, folder: Path | None) -> np.ndarray:
 
 def _shape(tensor: Message, name: str) -> tuple[int, ...]:
     shape = tuple(tensor.dims.tolist())
-    room = math.prod(max(size, 1) for size in shape)  # NumPy's own limit: a size of 0 makes no shape small
+    # a size of 0 makes no shape small for NumPy
+    room = math.prod(max(size, 1) for size in shape)
     if len(shape) > MOST_AXES or min(shape, default=0) < 0 or room >= 1 << 59:
         raise ModelError(f"{name} has the shape {shape[:MOST_AXES]}")
     return shape

@@ -212,7 +212,8 @@ def mean(c: Context, *arrays):
 @register("Erf")
 @wide
 def erf(c: Context, x):
-    if x.dtype not in (np.float32, np.float64):  # the engine takes what it is given for one of these
+    # the engine takes whatever it is given for one of these
+    if x.dtype not in (np.float32, np.float64):
         raise c.error(f"values of type {x.dtype}")
     return _erf(x)
 
