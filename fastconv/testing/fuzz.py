@@ -22,6 +22,7 @@ from fastconv import _arguments, _core, nn
 from fastconv.testing import _pools, _twin
 from fastconv.testing._arrays import FORMS, reals, taken
 from fastconv.testing._cases import CHANNELS, EDGES, Case, parse
+from fastconv.testing._engines import on_engine
 from fastconv.testing._run import Run, Violation
 
 DTYPES = (np.float32, np.float64)
@@ -238,29 +239,19 @@ def _check_bound(case: Case, arrays: tuple, y: np.ndarray, seed: int, how: str) 
 
 def forced(judged: tuple, seed: int):
     """(words, result, whether with FMA) of two algorithms, on any ISA, with any number of threads."""
-    problem, x, w, b, y, result, _ = judged
-    token = _core.options.set(_core.options.get())
+    result = judged[5]
     names, isas = _core.algorithms(), _core.isas()
     found = 0
-    try:
-        for turn in range(len(names)):
-            name = names[(seed // 13 + turn) % len(names)]
-            isa = isas[(seed // 17 + turn) % len(isas)]
-            threads, packed = THREADS[(seed // 19 + turn) % len(THREADS)], (seed + turn) % 3 == 0
-            _core.options.set((_core.isa_rows().index(isa), name, "highest", threads))
-            result.fill(np.nan)
-            try:
-                _core.conv(problem, x, w, b, y, {} if packed else None)
-            except ValueError as refusal:
-                if "cannot do this:" not in str(refusal):
-                    raise
-                continue
+    for turn in range(len(names)):
+        name = names[(seed // 13 + turn) % len(names)]
+        isa = isas[(seed // 17 + turn) % len(isas)]
+        threads, packed = THREADS[(seed // 19 + turn) % len(THREADS)], (seed + turn) % 3 == 0
+        result.fill(np.nan)
+        if on_engine(judged, isa, name, threads, {} if packed else None):
             found += 1
             yield f"{isa} {name} threads={threads}{' packed' * packed}", result, isa in FUSED
-            if found == 2:
-                return
-    finally:
-        _core.options.reset(token)
+        if found == 2:
+            return
 
 
 # Poolings -----------------------------------------------------------------------------------------

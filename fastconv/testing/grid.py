@@ -18,6 +18,7 @@ from fastconv import _arguments, _core, reference
 from fastconv.testing import _pools, _twin
 from fastconv.testing._arrays import FORMS, integers, taken
 from fastconv.testing._cases import Case, parse
+from fastconv.testing._engines import on_engine
 from fastconv.testing._numbering import Combinations
 from fastconv.testing._run import Run, Violation
 
@@ -376,28 +377,17 @@ def engines(trial: Trial, expected: list[np.ndarray]) -> int:
     """
     calls, seed, prepared = 0, trial.seed, ({}, {})
     judged = [trial.judged(dtype) for dtype in DTYPES]
-    token = _core.options.set(_core.options.get())
-    try:
-        for isa in _core.isas():
-            row = _core.isa_rows().index(isa)
-            for name in _core.algorithms():
-                turn = seed + calls
-                kind, packed = turn % 2, turn % 3 == 0
-                threads = THREADS[turn // 2 % len(THREADS)]
-                problem, x, w, b, y, result, residual = judged[kind]
-                result.fill(np.nan)
-                _core.options.set((row, name, "highest", threads))
-                try:
-                    _core.conv(problem, x, w, b, y, prepared[kind] if packed else None, residual)
-                except ValueError as refusal:
-                    if "cannot do this:" not in str(refusal):
-                        raise
-                    continue
+    for isa in _core.isas():
+        for name in _core.algorithms():
+            turn = seed + calls
+            kind, packed = turn % 2, turn % 3 == 0
+            threads = THREADS[turn // 2 % len(THREADS)]
+            result = judged[kind][5]
+            result.fill(np.nan)
+            if on_engine(judged[kind], isa, name, threads, prepared[kind] if packed else None):
                 calls += 1
                 how = isa, name, f"threads={threads}", "packed weights" * packed
                 compare(result, expected[kind], how, trial)
-    finally:
-        _core.options.reset(token)
     return calls
 
 

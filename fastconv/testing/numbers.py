@@ -21,6 +21,7 @@ from fastconv import _arguments, _core, reference
 from fastconv.testing import _pools, _twin
 from fastconv.testing._arrays import integers
 from fastconv.testing._cases import Case, parse
+from fastconv.testing._engines import on_engine
 from fastconv.testing._numbering import Combinations
 from fastconv.testing._run import Run, Violation
 
@@ -170,26 +171,16 @@ def check_conv(case: Case, kind: str, place: str) -> dict[str, int]:
         )  # fmt: skip
         compare(getattr(fc, case.op)(x, w, b, **options, layout=layout), y, "the function")
     calls = len(DTYPES)
-    token = _core.options.set(_core.options.get())
-    try:
-        for isa in _core.isas():
-            for name in _core.algorithms():
-                turn = (seed + calls) % 2
-                problem, x, w, b, y, result, _ = judged[turn]
-                packed, threads = (seed + calls) % 3 == 0, THREADS[(seed + calls) // 2 % 4]
-                _core.options.set((_core.isa_rows().index(isa), name, "highest", threads))
-                result.fill(77)
-                try:
-                    _core.conv(problem, x, w, b, y, {} if packed else None)
-                except ValueError as refusal:
-                    if "cannot do this:" not in str(refusal):
-                        raise
-                    continue
+    for isa in _core.isas():
+        for name in _core.algorithms():
+            turn = (seed + calls) % 2
+            result = judged[turn][5]
+            packed, threads = (seed + calls) % 3 == 0, THREADS[(seed + calls) // 2 % 4]
+            result.fill(77)
+            if on_engine(judged[turn], isa, name, threads, {} if packed else None):
                 calls += 1
                 how = isa, name, f"threads={threads}", "packed weights" * packed
                 compare(result, wanted[turn], *how)
-    finally:
-        _core.options.reset(token)
     return {"calls": calls}
 
 

@@ -152,9 +152,9 @@ ptrdiff_t fc_transposed_run(const fc_work *, const fc_buffers *, void *workspace
  * that wait side by side at `sums` for their places, y[offset[i]]. */
 void fc_epilogue(const fc_conv_plan *, const fc_buffers *, void *y, ptrdiff_t n, ptrdiff_t step);
 void fc_epilogue_tile(const fc_conv_plan *, const fc_buffers *, const fc_tile *);
-/* Lets a tile of sums that lie in y do the epilogue itself, in registers, if it can: there is nothing left then for the above.
- * Whether the epilogue is no more than what tiles can do beside a residual. */
+/* Lets a tile of sums that lie in y do the epilogue itself, in registers, if it can: there is nothing left then for the above. */
 void fc_epilogue_within(const fc_conv_plan *, const fc_buffers *, fc_tile *);
+/* Whether the epilogue is no more than what tiles do without a residual, which is filled in then. */
 int fc_epilogue_clamps(const fc_conv_plan *, fc_finish *);
 /* Fetches the residual of a tile that is about to be computed. */
 void fc_epilogue_soon(const fc_conv_plan *, const fc_buffers *, const fc_tile *);

@@ -170,7 +170,10 @@ void fc_tile_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, 
         }
         t->y[j] = fc_to(p, y, at == column[j] ? f->origin + at : fc_y_offset(p, f, column[j]));
     }
-    if (t->last) fc_epilogue_soon(p, b, t), fc_epilogue_within(p, b, t);
+    if (t->last) {
+        fc_epilogue_soon(p, b, t);
+        fc_epilogue_within(p, b, t);
+    }
     p->work.kernels->gemm_tile(t);
     if (t->last) fc_epilogue_tile(p, b, t);
 }
