@@ -121,6 +121,7 @@ def figures(rows: list[Row], name: str) -> dict[str, float | int | None]:
         "large": _mean([row.ratio(name) for row in paired if row.problem.macs >= LARGE_MACS]),
         "time": _summed(paired, name),
         "cold": _mean([row.ratio(name, cold=True) for row in paired if row.ratio(name, cold=True)]),
+        "ceiling": _mean([row.seconds(row.best_peer()) / row.floor for row in paired]),
         "percent": statistics.median(percents) if percents else None,
         "least_percent": min(percents, default=None),
     }
@@ -158,12 +159,19 @@ def scaling(rows: list[Row], name: str) -> dict[tuple[str, str, int], list[tuple
 _times = "{:.2f}".format
 _speed = "{:.2f}x".format
 _percent = "{:.0f}".format
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "layers": ("layers", str),
     "mean": ("mean", _times),
     "large": (">=1M", _times),
     "time": ("time", _times),
     "cold": ("cold", _times),
+    "ceiling": ("at limit", _times),
     "least": ("least", _times),
     "below_0.9": ("<0.9", str),
     "percent": ("% limit", _percent),
@@ -194,8 +202,9 @@ def text(rows: list[Row], detailed: bool) -> str:
 HOW_TO_READ = """\
 Speed over the best peer of each layer (its time over ours): mean, geometric; >=1M, of the layers of
 at least a million multiply-adds; time, of the summed times, as often as models have the layer; cold,
-the mean with weights out of the caches; least; <0.9, how many layers are slower than that. % limit:
-median per cent of the machine's limit (FMA peak or copying, whichever takes longer); least."""
+the mean with weights out of the caches; at limit, what the mean would be if every layer took no more
+than the machine's limit (FMA peak or copying, whichever takes longer); least; <0.9, how many layers
+are slower than that. % limit: median per cent of that limit; least."""
 
 
 def _every_row(key: Key, rows: list[Row]) -> str:
@@ -297,7 +306,8 @@ def write_readme(path: Path, rows: list[Row], text_before: str, text_after: str)
     _, end, after = rest.partition(MARKS[1])
     if not (begin and end):
         raise ValueError(f"{path} has no place for the table: {MARKS[0]} {MARKS[1]}")
-    new = "\n".join([begin, text_before, "", markdown(rows), "", text_after, end])
+    tables = [table for table in (markdown(rows), networks_markdown(rows)) if table]
+    new = "\n\n".join([f"{begin}\n{text_before}", *tables, f"{text_after}\n{end}"])
     path.write_text(before + new + after, "utf-8")
 
 
@@ -314,3 +324,37 @@ def markdown(rows: list[Row]) -> str:
         ]
         lines.append([name, dtype, str(threads), str(len(group)), *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def networks_markdown(rows: list[Row]) -> str:
+    """Milliseconds of every whole network, ours and the peers', and the speed over the best of these."""
+    rows = [row for row in rows if isinstance(row.problem, Network)]
+    if not rows:
+        return ""
+    names = dict.fromkeys(name for row in rows for name in row.entries)
+    rivals = [name for name in names if name in peers.PEERS]
+    threads = sorted({row.threads for row in rows})
+    heads = ["network, ms"]
+    for count in threads:
+        heads += [f"prepared, {count} thr.", *rivals, "over the best", "% limit"]
+    lines = [heads, ["---"] * len(heads)]
+    for (name, dtype, label), group in _by_network(rows).items():
+        cells = [f"{label} ({name}, {dtype})"]
+        for count in threads:
+            cells += _network_cells(group.get(count), rivals)
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _by_network(rows: list[Row]) -> dict[Key, dict[int, Row]]:
+    found: dict[tuple[str, str, str], dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault((row.set, row.dtype, row.label), {})[row.threads] = row
+    return found
+
+
+def _network_cells(row: Row | None, rivals: list[str]) -> list[str]:
+    if row is None:
+        return [NONE] * (len(rivals) + 3)
+    times = [_figure(row.seconds(name), _milliseconds) for name in ("layer", *rivals)]
+    return [*times, _figure(row.ratio("layer"), _times), _figure(row.percent("layer"), _percent)]

@@ -105,7 +105,18 @@ def test_figures_are_over_the_best_peer_that_is_right():
     assert found["layers"] == 2 and found["mean"] == 2 and found["large"] == 1
     assert found["least"] == 1 and found["below_0.9"] == 0 and found["percent"] == 50
     assert found["time"] == (3 * 4 + 2) / (3 * 1 + 2)
+    assert found["ceiling"] == 4  # the limit is at half of our time
     assert standings.figures(rows, "function")["mean"] is None
+
+
+def test_every_network_has_a_line_with_the_peers_times():
+    standings = module("standings")
+    one = row(0.0074, 0.0080)
+    two = row(0.4, 0.3, threads=2)
+    one.problem = two.problem = module("networks").Network("squeezenet", 224)
+    line = "| squeezenet (some, f32) | 7.4 | 8 | - | 1.08 | 50 | 400 | 300 | - | 0.75 | 50 |"
+    assert line in standings.networks_markdown([one, row(1.0, 2.0), two]).splitlines()
+    assert standings.networks_markdown([row(1.0, 2.0)]) == ""
 
 
 def test_threads_are_compared_on_the_large_problems():
