@@ -240,7 +240,7 @@ static void weights_of(const fc_conv_plan *p, const fc_buffers *b, const fc_phas
     fc_cells_weights_of(p, &l, b, f, oc, chain);
 }
 
-/* What one item works on. */
+/* What one item works on, and what is fetched into L2 meanwhile. */
 typedef struct item {
     const fc_conv_plan *p;
     const fc_buffers *b;
@@ -250,6 +250,9 @@ typedef struct item {
     ptrdiff_t shared, pitch, channel; /* of the strip */
     ptrdiff_t *tap;
     void *room, *strip, *scratch;
+    /* the rows of the image that the next item reads and this one did not: of each channel so many bytes in a run */
+    const char *soon;
+    ptrdiff_t soon_bytes, soon_channels;
 } item;
 
 static void place(item *it, ptrdiff_t at)
@@ -447,7 +450,7 @@ static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, 
     }
 }
 
-static void run_flat(const item *it, const band *a)
+static void run_flat(item *it, const band *a)
 {
     const fc_conv_plan *p = it->p;
     const ptrdiff_t lanes = p->work.kernels->lanes, all = (it->rows - 1) * it->pitch + it->columns;
@@ -483,7 +486,20 @@ static void half_last(fc_tile *t, int half)
     }
 }
 
-static void run_along_rows(const item *it, const band *a)
+/* Each tile fetches a channel's run, at every step a share of it. */
+static void fetch_soon(item *it, fc_tile *t)
+{
+    t->ahead = NULL;
+    t->ahead_step = t->ahead_next = 0;
+    if (it->soon_channels <= 0) return;
+    t->ahead = it->soon;
+    t->ahead_step = fc_ceil_div(it->soon_bytes, t->channels * t->taps);
+    t->ahead_next = it->p->problem.x_stride[FC_C] * (ptrdiff_t)it->p->work.kernels->size;
+    it->soon += t->repeats * t->ahead_next;
+    it->soon_channels -= t->repeats;
+}
+
+static void run_along_rows(item *it, const band *a)
 {
     const fc_conv_plan *p = it->p;
     const ptrdiff_t lanes = p->work.kernels->lanes, *s = p->problem.y_stride;
@@ -505,12 +521,13 @@ static void run_along_rows(const item *it, const band *a)
             if (++i == across) i = 0, r++;
         }
         half_last(&t, (int)lanes / 2);
+        fetch_soon(it, &t);
         run_strand(it, a, a->strand, &t);
     }
 }
 
 /* All output channels in the cells from the i-th on that differ in their family of the width. */
-static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrdiff_t *tap)
+static void run_cells(item *it, ptrdiff_t i, const void *panel, const ptrdiff_t *tap)
 {
     const fc_conv_plan *p = it->p;
     const fc_cells *l = &it->l;
@@ -539,7 +556,7 @@ static void run_cells(const item *it, ptrdiff_t i, const void *panel, const ptrd
     }
 }
 
-static void run_item(const item *it)
+static void run_item(item *it)
 {
     const fc_cells *l = &it->l;
     const void *panel = it->p->packed ? it->b->w : it->room;
@@ -550,6 +567,25 @@ static void run_item(const item *it)
         panel = next_panel(it, &c, panel);
         tap += c.taps;
     }
+}
+
+/* The next item is the band of rows below this one, as a rule. Where it has more channels than this one has tiles, the
+ * few that could be fetched made no difference. */
+static void look_ahead(item *it, int more)
+{
+    const fc_conv_plan *p = it->p;
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t *s = p->problem.x_stride, step = it->l.step[FC_HEIGHT];
+    const ptrdiff_t rows = fc_min(it->rows, it->l.n[FC_HEIGHT] - it->jh0 - it->rows) * step;
+    const ptrdiff_t ih = it->l.in0[FC_HEIGHT] + it->jh0 * step +
+                         it->l.sets[FC_HEIGHT] * set_size(&it->l, FC_HEIGHT, it->rows);
+    const ptrdiff_t tiles = fc_ceil_div(it->block.ocs, k->mr) * (it->rows * it->columns / (FC_VECTORS * k->lanes));
+    it->soon_channels = 0;
+    if (!more || it->l.flat || p->column_blocks > 1 || tiles < p->icg || p->problem.size[FC_DEPTH] > 1) return;
+    if (rows <= 0 || ih < 0 || ih + rows > p->problem.size[FC_HEIGHT] || s[FC_W] != 1 || s[FC_H] < 0) return;
+    it->soon = fc_at(p, it->b->x, it->n * s[FC_N] + it->block.group * p->icg * s[FC_C] + ih * s[FC_H]);
+    it->soon_bytes = rows * s[FC_H] * (ptrdiff_t)k->size;
+    it->soon_channels = p->icg;
 }
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t at, ptrdiff_t end,
@@ -570,6 +606,7 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         held = it.block;
         fill_taps(&it);
         fill_strip(&it);
+        look_ahead(&it, at < end);
         run_item(&it);
         if (fc_late(deadline)) break;
     }

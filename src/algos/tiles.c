@@ -117,6 +117,7 @@ static void fetch_next(const fc_conv_plan *p, const fc_block *o, ptrdiff_t row, 
     if (!o->next || before < 0 || line >= o->columns * size + FC_ALIGN) return;
     t->ahead = (const char *)o->next + line;
     t->ahead_step = p->problem.x_stride[FC_C] * size;
+    t->ahead_next = FC_ALIGN;
 }
 
 void fc_block_run(const fc_conv_plan *p, const fc_phase *f, const fc_buffers *b, const fc_block *o)
