@@ -64,6 +64,13 @@ def test_it_is_found_where_it_belongs():
             assert VEX.search(instructions(path))
 
 
+def test_kernels_call_no_mathematical_function():
+    """They would, for errno's sake, element by element, where -fno-math-errno is taken back by a later flag."""
+    for path in filter(is_kernel, objects()):
+        called = set(output("nm", "-u", path).split()) - {"U"}
+        assert not [name for name in called if re.match(r"(sqrt|fma|pow|exp)f?$", name)], path.name
+
+
 def test_nothing_that_starts_with_the_library_changes_arithmetic():
     assert not re.search("fast_?math", output("nm", "-a", LIBRARY), re.I)
     started = re.findall(r"<(\w+)>:", output("objdump", "-d", "-j", ".init", LIBRARY))
