@@ -153,34 +153,49 @@ static double tile_cost(const fc_conv_plan *p)
     return (rest ? whole + (double)rest * cost[rest - 1] : whole) / (double)vectors;
 }
 
+/* A vector of weights that comes from beyond L2. */
+static double fetch_cost(const fc_conv_plan *p) { return packed_bytes(p) > NEAR_BYTES ? 3 : 0; }
+
 /* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
 static double channels_cost(const fc_conv_plan *p)
 {
-    /* a vector of weights packed, or transposed and used, or fetched from beyond L2; a vector of sums transposed */
-    const double PACK = 4, ROWS = 3, FETCH = 3, STORE = 4, CUT = 1.05; /* tiles cut at the border are smaller */
+    /* a vector of weights packed, whose rows may meet in few sets of L1, or transposed and used; of sums transposed */
+    const double PACK = 4, SETS = 3, ROWS = 3, STORE = 4, CUT = 1.05; /* tiles cut at the border are smaller */
     double loads = tile_cost(p) * (p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07); /* smaller tiles load more */
     const double idle = (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
     ptrdiff_t n[PIXEL_AXES];
     shape_region(p, n);
     double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
-    if (packed_bytes(p) > NEAR_BYTES) weights += FETCH;
+    if (weights == PACK && p->problem.w_stride[0] * (ptrdiff_t)p->work.kernels->size % 4096 == 0) weights += SETS;
+    weights += fetch_cost(p);
     if (leaves_out(p)) loads *= CUT * fc_border_share(p);
     return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
+}
+
+/* Whether pixels that follow one another lie apart: channels last, or images of one pixel. */
+static int apart(ptrdiff_t batch, const ptrdiff_t size[FC_SPATIAL], const ptrdiff_t stride[FC_AXES])
+{
+    static const int axes[FC_SPATIAL] = { FC_D, FC_H, FC_W };
+    for (int i = FC_SPATIAL - 1; i >= 0; i--)
+        if (size[i] > 1) return stride[axes[i]] != 1;
+    return batch > 1 && stride[FC_N] != 1;
 }
 
 /* The cheaper of direct and im2col: lanes along rows of the image, or along all of it. */
 static double pixels_cost(const fc_conv_plan *p)
 {
-    const double VECTOR = 9, STRIDED = 80; /* a vector of inputs packed, or gathered from channels last */
+    const double VECTOR = 9, GATHER = 6, SCATTER = 100; /* a vector of inputs packed, or a lane; a vector of outputs */
     const ptrdiff_t lanes = p->work.kernels->lanes, tail = p->work.kernels->tail;
-    const ptrdiff_t pixels = pixels_of(p), w = p->problem.out_size[2];
-    const int gathered = p->problem.size[2] > 1 && p->problem.x_stride[FC_W] != 1;
-    /* a weight's broadcast takes as long as a whole vector's multiply-add */
-    const double flat = (double)fc_max(fc_round_up(pixels, tail), lanes) / (double)pixels;
-    const double rows = (double)fc_max(fc_round_up(w, tail), lanes) / (double)w;
-    const double vector = gathered ? STRIDED : taps_of(p) > 1 ? VECTOR : 0;
-    const double packed = flat + vector / (double)p->ocg;
-    return gathered || rows > packed ? packed : rows;
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t pixels = pixels_of(p), w = q->out_size[2];
+    const int gathered = apart(q->batch, q->size, q->x_stride), scattered = apart(q->batch, q->out_size, q->y_stride);
+    /* a weight's broadcast takes as long as a whole vector's multiply-add, few rows wait for one another */
+    const double alone = pixels <= lanes && p->work.kernels->mr < 8 ? 2 : 1;
+    const double flat = alone * (double)fc_max(fc_round_up(pixels, tail), lanes) / (double)pixels;
+    const double rows = alone * (double)fc_max(fc_round_up(w, tail), lanes) / (double)w;
+    const double vector = gathered ? GATHER * (double)lanes : taps_of(p) > 1 ? VECTOR : 0;
+    const double packed = flat + vector / (double)p->ocg + (scattered ? SCATTER / (double)chain_of(p) : 0);
+    return (gathered || rows > packed ? packed : rows) + fetch_cost(p) / (double)pixels;
 }
 
 static const char *should_not(const fc_conv_plan *p)
