@@ -229,7 +229,7 @@ static void book_items(fc_pool_plan *plan)
     plan->work.workspace_bytes = (size_t)elements * plan->work.kernels->size + (size_t)plan->table * sizeof(void *);
 }
 
-/* Windows of channels last that are few taps, or share few of them with the next. */
+/* Windows of channels last that are few taps of one plane, or share few of them with the next. */
 static int is_pixels(const fc_pool_plan *plan)
 {
     const fc_pool_problem *p = &plan->problem;
@@ -240,7 +240,8 @@ static int is_pixels(const fc_pool_plan *plan)
         return p->i_stride[FC_C] == 1 && k <= PLACES && rows <= PLACES / k &&
                p->size[FC_DEPTH] <= INT32_MAX / p->size[FC_HEIGHT] / p->size[FC_WIDTH];
     if (p->channels < plan->work.kernels->lanes) return 0;
-    return k == 2 || k == 3 ? rows <= WINDOW : apart && k <= WINDOW && rows <= WINDOW / k;
+    if ((k == 2 || k == 3) && taps_of(p, FC_DEPTH) == 1) return rows <= WINDOW;
+    return apart && k <= WINDOW && rows <= WINDOW / k;
 }
 
 /* Bands of whole rows, while there are enough of them; then blocks of columns, at last of channels. */
