@@ -23,6 +23,7 @@ VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
 VEC V v_add(V a, V b) { return VI(add)(a, b); }
 VEC V v_mul(V a, V b) { return VI(mul)(a, b); }
 VEC V v_div(V a, V b) { return VI(div)(a, b); }
+VEC V v_sqrt(V v) { return VI(sqrt)(v); }
 /* element e belongs to lane e / every, and only the lane's first element counts */
 VEC M m_within(int first, int end, int offset, int every)
 {

@@ -24,6 +24,7 @@ VEC V v_fma(V a, V b, V c) { return VI(fmadd)(a, b, c); }
 VEC V v_add(V a, V b) { return VI(add)(a, b); }
 VEC V v_mul(V a, V b) { return VI(mul)(a, b); }
 VEC V v_div(V a, V b) { return VI(div)(a, b); }
+VEC V v_sqrt(V v) { return VI(sqrt)(v); }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M)(((1u << end) - 1u) & ~((1u << first) - 1u)); }
 VEC V v_load_m(const T *p, M m) { return VI(maskz_loadu)(m, p); }

@@ -43,6 +43,15 @@ VEC void v_store_m(T *p, V v, M m)
 {
     for (int lane = m.first; lane < m.end; lane++) p[lane] = v[lane];
 }
+VEC V v_sqrt(V v)
+{
+#if FC_DOUBLE
+    for (int lane = 0; lane < LANES; lane++) v[lane] = __builtin_sqrt(v[lane]);
+#else
+    for (int lane = 0; lane < LANES; lane++) v[lane] = __builtin_sqrtf(v[lane]);
+#endif
+    return v;
+}
 /* p[0], p[2], p[4], ... */
 VEC V v_load2_m(const T *p, M2 m)
 {

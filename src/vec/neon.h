@@ -24,6 +24,7 @@ VEC V v_fma(V a, V b, V c) { return VI(vfmaq)(c, a, b); }
 VEC V v_add(V a, V b) { return VI(vaddq)(a, b); }
 VEC V v_mul(V a, V b) { return VI(vmulq)(a, b); }
 VEC V v_div(V a, V b) { return VI(vdivq)(a, b); }
+VEC V v_sqrt(V v) { return VI(vsqrtq)(v); }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M){ first, end }; }
 VEC V v_load_m(const T *p, M m)
