@@ -21,9 +21,8 @@ FLAGS = [
     "-O3",
     "-g0",
     "-fvisibility=hidden",
-    "-fno-fast-math",  # before the two that it would take back
+    "-fno-fast-math",  # before what it would take back
     "-fno-math-errno",
-    "-fno-trapping-math",
     "-ffp-contract=off",
 ]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wvla"]
