@@ -72,6 +72,11 @@ VEC V v_max(V a, V b)
     /* the instruction returns its second operand for a NaN in either; all ones are a NaN */
     return VI(or)(VI(max)(a, b), VI(cmp)(a, a, _CMP_UNORD_Q));
 }
+/* yes where a < b, else no */
+VEC V v_if_less(V a, V b, V yes, V no) { return VI(blendv)(no, yes, VI(cmp)(a, b, _CMP_LT_OQ)); }
+/* low where v is less, high where v is more; a NaN stays, because the instructions return their second operand then */
+VEC V v_at_least(V v, V low) { return VI(max)(low, v); }
+VEC V v_at_most(V v, V high) { return VI(min)(high, v); }
 /* low or high where v lies beyond; a NaN stays: the instructions return their second operand then */
 VEC V v_clamp(V v, V low, V high) { return VI(min)(high, VI(max)(low, v)); }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */

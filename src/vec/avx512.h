@@ -41,6 +41,15 @@ VEC V v_max(V a, V b)
     return VI(mask_blend)(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), VI(max)(a, b), a);
 #endif
 }
+/* yes where a < b, else no */
+#if FC_DOUBLE
+VEC V v_if_less(V a, V b, V yes, V no) { return VI(mask_blend)(_mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), no, yes); }
+#else
+VEC V v_if_less(V a, V b, V yes, V no) { return VI(mask_blend)(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
+#endif
+/* low where v is less, high where v is more; a NaN stays, because the instructions return their second operand then */
+VEC V v_at_least(V v, V low) { return VI(max)(low, v); }
+VEC V v_at_most(V v, V high) { return VI(min)(high, v); }
 /* low or high where v lies beyond; a NaN stays: the instructions return their second operand then */
 VEC V v_clamp(V v, V low, V high) { return VI(min)(high, VI(max)(low, v)); }
 /* the largest of three, or a NaN if there is one: as v_max twice, with one comparison for the two new ones */

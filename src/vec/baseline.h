@@ -27,6 +27,15 @@ VEC V v_fma(V a, V b, V c) { return a * b + c; }
 VEC V v_add(V a, V b) { return a + b; }
 VEC V v_mul(V a, V b) { return a * b; }
 VEC V v_div(V a, V b) { return a / b; }
+/* yes where a < b, else no: a comparison's lanes are all ones or all zeros */
+VEC V v_if_less(V a, V b, V yes, V no)
+{
+    typedef __typeof__(a < b) bits;
+    return (V)(((a < b) & (bits)yes) | (~(a < b) & (bits)no));
+}
+/* low where v is less, high where v is more; a NaN stays */
+VEC V v_at_least(V v, V low) { return v_if_less(v, low, low, v); }
+VEC V v_at_most(V v, V high) { return v_if_less(high, v, high, v); }
 /* lanes first <= lane < end */
 VEC M m_range(int first, int end) { return (M){ first, end }; }
 /* These loop over lanes and are called: inlined in every kernel they doubled the time to compile all. */

@@ -51,12 +51,13 @@ VEC V v_max(V a, V b)
     return vbslq_f32(vbicq_u32(vceqq_f32(a, a), vcgtq_f32(a, b)), b, a);
 #endif
 }
+/* yes where a < b, else no */
+VEC V v_if_less(V a, V b, V yes, V no) { return VI(vbslq)(VI(vcltq)(a, b), yes, no); }
+/* low where v is less, high where v is more; a NaN stays */
+VEC V v_at_least(V v, V low) { return v_if_less(v, low, low, v); }
+VEC V v_at_most(V v, V high) { return v_if_less(high, v, high, v); }
 /* low or high where v lies beyond; a NaN stays */
-VEC V v_clamp(V v, V low, V high)
-{
-    v = VI(vbslq)(VI(vcltq)(v, low), low, v);
-    return VI(vbslq)(VI(vcgtq)(v, high), high, v);
-}
+VEC V v_clamp(V v, V low, V high) { return v_at_most(v_at_least(v, low), high); }
 /* the largest of three, or a NaN if there is one */
 VEC V v_max3(V a, V b, V most) { return v_max(b, v_max(a, most)); }
 /* where v is larger than most, or a NaN, most and at become v and its id */
