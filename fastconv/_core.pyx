@@ -146,7 +146,7 @@ cdef struct _Placed:
     # A step of a program. What lies in a room is kept as its distance from the room's beginning.
     fc_work *work
     fc_buffers at
-    int x_room, w_room, residual_room, y_room  # -1: in none
+    int x_room, w_room, scale_room, residual_room, y_room  # -1: in none
 
 
 cdef const void *_found(const void *at, int room, char **rooms) noexcept nogil:
@@ -163,6 +163,7 @@ cdef int _go(_Placed *steps, int at, int count, char **rooms, void *workspace, p
         b = step.at
         b.x = _found(b.x, step.x_room, rooms)
         b.w = _found(b.w, step.w_room, rooms)
+        b.scale = _found(b.scale, step.scale_room, rooms)
         b.residual = _found(b.residual, step.residual_room, rooms)
         b.y = <void *>_found(b.y, step.y_room, rooms)
         b.workspace = workspace
@@ -207,7 +208,7 @@ cdef int _run_steps(_Placed *steps, int count, char **rooms, size_t leased) exce
 cdef int _run(fc_work *work, fc_buffers *buffers) except -1:
     cdef _Placed step
     step.work, step.at = work, buffers[0]
-    step.x_room = step.w_room = step.residual_room = step.y_room = -1
+    step.x_room = step.w_room = step.scale_room = step.residual_room = step.y_room = -1
     return _run_steps(&step, 1, NULL, _leased(work))
 
 
@@ -267,7 +268,7 @@ cdef class Step:
 
     cdef readonly Plan plan
     cdef fc_buffers at
-    cdef _Array x, w, y, residual  # w: weights that are not packed
+    cdef _Array x, w, y, scale, residual  # w: weights that are not packed
     cdef list constants  # arrays and packed weights
 
     def __cinit__(self, x, y, residual=None):
@@ -421,7 +422,9 @@ def conv_step(problem, x, w, bias, out, dict prepared=None, residual=None, scale
         step.at.w = plan.weights(held_w.view.buf, prepared)
         step.constants.append(prepared[plan.packing])
     step.at.bias = step.constant(bias)
-    step.at.scale, step.at.shift = step.constant(scale), step.constant(shift)
+    if scale is not None:
+        step.scale, step.at.shift = _Array(scale), step.constant(shift)
+        step.at.scale = step.scale.view.buf
     if residual is not None:
         step.residual.lie_as(step.y)
     return step
@@ -621,9 +624,9 @@ def run(step):
 cdef class Program:
     """Steps that run one after another with no Python between them, on arrays that lie elsewhere each time.
 
-    rooms: contiguous arrays. What of the steps' inputs, unpacked weights, residuals and results lies in one of them is
-    looked for, in every run, at the same place of the room that was given instead; all else stays where it is. Any
-    number of threads may run a program at once, on rooms of their own for what it writes.
+    rooms: contiguous arrays. What of the steps' inputs, unpacked weights, scales, residuals and results lies in one of
+    them is looked for, in every run, at the same place of the room that was given instead; all else stays where it is.
+    Any number of threads may run a program at once, on rooms of their own for what it writes.
     """
 
     cdef bytearray room  # of the steps
@@ -652,6 +655,7 @@ cdef class Program:
         to.work, to.at = step.plan.work, step.at
         to.x_room = self.find(step.x, rooms, &to.at.x)
         to.w_room = self.find(step.w, rooms, &to.at.w)
+        to.scale_room = self.find(step.scale, rooms, &to.at.scale)
         to.residual_room = self.find(step.residual, rooms, &to.at.residual)
         to.y_room = self.find(step.y, rooms, <const void **>&to.at.y)
         if to.y_room >= 0:

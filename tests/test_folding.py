@@ -126,6 +126,25 @@ def test_squeeze_and_excitation_is_a_step_of_the_engine(batch):
     near(gated, x)
 
 
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize(
+    ("size", "batch", "gates"), [((9, 15), 1, 0), ((9, 15), 2, 1), ((7, 7), 1, 1)]
+)
+def test_a_gate_becomes_the_prologue_of_a_pointwise_convolution(size, batch, gates, rectified):
+    """Where the weight is a vector and pixels are many; with the bits of a step of its own."""
+    x, v, w = reals(batch, 6, *size), reals(6, 6, 1, 1), reals(5, 6, 1, 1)
+
+    def gated(x):
+        wide = x * F.sigmoid(F.conv2d(F.global_avg_pool(x), v))
+        return F.conv2d(F.relu(wide) if rectified else wide, w)
+
+    found = [kind for kind, engine in steps(gated, x) if kind == "gate" and engine]
+    assert len(found) == gates
+    net = prepared(gated, x)
+    for each in (x, -x):
+        np.testing.assert_array_equal(net(each), gated(each))
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_what_follows_a_linear_layer_goes_by_its_last_axis(batch):
     x, w, b = reals(batch, 7, 6), reals(5, 6), reals(5)

@@ -65,6 +65,23 @@ def test_a_prologue_gives_the_bits_of_separate_steps(dtype, activation):
                     )
 
 
+def test_a_scale_may_lie_in_a_room():
+    w, shift, room = reals(4, 3, 1, 1), reals(3), np.empty(3, np.float32)
+    x, y = np.empty((1, 3, 5, 7), np.float32), np.empty((1, 4, 5, 7), np.float32)
+    problem, *_ = _arguments.convolution(
+        "conv2d", 2, False, x, w, None, 1, 0, 0, 1, 1, None, None, None, None, None, allocate=False
+    )
+    problem = problem._replace(prologue=(None, ()))
+    program = _core.Program(
+        [_core.conv_step(problem, x, w, None, y, {}, None, room, shift)], (x, room, y)
+    )
+    for _ in range(2):
+        image, scale, result = reals(*x.shape), reals(3), np.empty_like(y)
+        program.run((image, scale, result))
+        scaled = fc.conv2d(image, scale.reshape(-1, 1, 1, 1), shift, groups=3)
+        assert_same_bits(result, fc.conv2d(scaled, w))
+
+
 class Net:
     """A few layers as a program, and as calls."""
 

@@ -15,6 +15,8 @@ _WITH_ACTIVATION = ("conv", "linear", "scale", "gate", "add")
 _WITH_RESIDUAL = ("conv", "gate")
 # Channels that are scaled while they are packed, at most: all of a few vectors lie in the workspace.
 _MOST_SCALED = 4096
+# Pixels of a gated image: of fewer the convolution would run along channels, which cannot scale.
+_LEAST_GATED = 128
 
 
 def fuse(ops: Ops) -> None:
@@ -73,22 +75,41 @@ def _activations(ops: Ops) -> None:
 
 
 def _scales(ops: Ops) -> None:
-    """Normalisation and activation before a 1x1 convolution, of DenseNet: what it packs is scaled."""
+    """Normalisation and activation before a 1x1 convolution, of DenseNet, or the gate of squeeze and excitation:
+    what it packs is scaled.
+    """
     if _core.options.get()[1] not in (None, "auto"):
         return  # few algorithms can
     users, alone = ops.users(), ops.alone()
     for op in ops.steps:
         scale = op.inputs[0] if op.kind == "conv" else None
-        if scale is None or scale.kind != "scale" or not alone(scale, op):
+        if scale is None or scale.kind not in ("scale", "gate") or not alone(scale, op):
             continue
-        (source,) = scale.inputs
+        source, *weight = scale.inputs
+        if weight and (scale.settings.get("residual") or not _gates_pixels(op, *weight, users)):
+            continue
         if _reads_each_pixel_once(op) and _lies_in_planes(source, users[source]):
-            op.inputs = [source, *op.inputs[1:]]
+            op.inputs = [source, *weight, *op.inputs[1:]]
             fused = scale.settings.get("op", scale.kind), *scale.settings.get("fused", ())
             op.settings["prologue"] = scale.settings.get("activation") or (None, ())
             op.settings["begins_with"] = fused
-            op.arrays |= {"scale": scale.arrays["weight"], "shift": scale.arrays["bias"]}
+            if weight:
+                op.arrays["shift"] = np.zeros(source.shape[1], op.dtype)
+                op.settings["gated"] = True
+            else:
+                op.arrays |= {"scale": scale.arrays["weight"], "shift": scale.arrays["bias"]}
     ops.drop_unused()
+
+
+def _gates_pixels(op: Op, weight: Op, users: dict[Op, list[Op]]) -> bool:
+    """Whether a gate's numbers are a vector for sure, and its pixels enough for the convolution to run along them."""
+    batch, _, *size = op.shape
+    return (
+        batch == 1
+        and prod(size) >= _LEAST_GATED
+        and weight.kind != "view"
+        and len(users[weight]) == 1
+    )
 
 
 def _reads_each_pixel_once(op: Op) -> bool:

@@ -33,7 +33,8 @@ class Op:
         "item"        position: one of several results of the call that is its input
     fused: "conv", "linear", "scale" and "add" may have an activation (name, parameters), and the two
         first `residual`: the result of their second input is added "first" or "last", before or after it.
-    prologue: "conv" may begin with a "scale" (arrays scale, shift) and then an activation.
+    prologue: "conv" may begin with a "scale" (arrays scale, shift) and then an activation; gated: the scale is the
+        result of its second input.
     key: of an op with arrays, what they are known by when the network is planned again.
     """
 

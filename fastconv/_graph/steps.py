@@ -62,6 +62,8 @@ def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | None) 
         arrays = _core._Array(x), _core._Array(w), _core._Array(out, True)
         weights.pack(_core.ConvPlan(problem, *arrays, prepared is not None))
     bias, scale, shift = (op.arrays.get(each) for each in ("bias", "scale", "shift"))
+    if op.settings.get("gated"):
+        scale = xs[1].reshape(-1)
     step = _core.conv_step(problem, x, w, bias, out, prepared, residual, scale, shift)
     return [step, *after]
 
