@@ -56,7 +56,7 @@ cdef extern from "fastconv.h" nogil:
         ptrdiff_t rows, row, channels
         ptrdiff_t x_row, residual_row, y_row
 
-    ctypedef enum fc_norm_kind: FC_SOFTMAX, FC_LOCAL_RESPONSE
+    ctypedef enum fc_norm_kind: FC_SOFTMAX, FC_LOCAL_RESPONSE, FC_LAYER_NORM
 
     ctypedef struct fc_norm_problem:
         fc_type type

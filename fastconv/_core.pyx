@@ -578,18 +578,25 @@ def prelu(slopes, x, out):
 
 
 cdef class NormPlan(Plan):
-    """A planned softmax of rows, or local response normalisation: (channels before, after, scale, bias)."""
+    """A planned softmax of rows, local response normalisation: (channels before, after, scale, bias), or layer
+    normalisation with eps.
+    """
 
     cdef fc_norm_plan plan
 
-    def __cinit__(self, Step step not None, ptrdiff_t batch, ptrdiff_t channels, ptrdiff_t row, response):
+    def __cinit__(
+        self, Step step not None, ptrdiff_t batch, ptrdiff_t channels, ptrdiff_t row, response=None, eps=None
+    ):
         cdef fc_norm_problem p
         cdef fc_options o = _options_for(None, False)
         memset(&p, 0, sizeof(p))
         p.type = _type_of(step.x)
-        p.kind = FC_SOFTMAX if response is None else FC_LOCAL_RESPONSE
+        p.kind = FC_SOFTMAX
         p.batch, p.channels, p.row = batch, channels, row
+        if eps is not None:
+            p.kind, p.bias = FC_LAYER_NORM, eps
         if response is not None:
+            p.kind = FC_LOCAL_RESPONSE
             p.before, p.after, p.scale, p.bias = response
         if batch * channels * row * step.x.view.itemsize != step.x.view.len or step.x.view.len != step.y.view.len:
             raise SystemError("an array is not of its problem's shape")
@@ -602,7 +609,20 @@ def softmax_step(x, out):
     """out = softmax of the last axis of x; contiguous arrays of one shape."""
     cdef Step step = Step(x, out)
     row = x.shape[-1]
-    step.plan = NormPlan(step, 1, x.size // row, row, None)
+    step.plan = NormPlan(step, 1, x.size // row, row)
+    return step
+
+
+def layer_norm_step(eps, scale, shift, x, out):
+    """out = (x - mean) / sqrt(variance + eps) * scale + shift along the last axis of x, whose length scale and shift
+    have; contiguous arrays of x's type, of which out may be x.
+    """
+    cdef Step step = Step(x, out)
+    row = x.shape[-1]
+    if not scale.shape == shift.shape == (row,):
+        raise SystemError("an array is not of its problem's shape")
+    step.at.scale, step.at.shift = step.constant(scale), step.constant(shift)
+    step.plan = NormPlan(step, 1, x.size // row, row, eps=eps)
     return step
 
 

@@ -115,10 +115,11 @@ typedef struct fc_map_problem {
     ptrdiff_t x_row, residual_row, y_row; /* from row to row */
 } fc_map_problem;
 
-typedef enum { FC_SOFTMAX, FC_LOCAL_RESPONSE } fc_norm_kind;
+typedef enum { FC_SOFTMAX, FC_LOCAL_RESPONSE, FC_LAYER_NORM } fc_norm_kind;
 
 /* x and y are (batch, channels, row) without gaps. Softmax of each row; or y = x / (bias + scale * s)^(3/4), s the sum of the
- * squares in the channels from `before` before to `after` after, where y is not x. */
+ * squares in the channels from `before` before to `after` after, where y is not x; or each row less its mean, over the root of its
+ * variance + bias, times buffers.scale + buffers.shift, numbers for the elements of any row. */
 typedef struct fc_norm_problem {
     fc_type type;
     fc_norm_kind kind;

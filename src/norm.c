@@ -1,4 +1,5 @@
-/* Normalisation by neighbours: the softmax of each row, and local response normalisation, in blocks of pixels. */
+/* Normalisation by neighbours: softmax and layer normalisation of each row, and local response normalisation, in blocks of
+ * pixels. */
 #include "dispatch.h"
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
@@ -12,6 +13,9 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
         if (p->kind == FC_SOFTMAX) {
             const size_t at = (size_t)(item * p->row) * k->size;
             k->softmax(p->row, (const char *)b->x + at, (char *)b->y + at);
+        } else if (p->kind == FC_LAYER_NORM) {
+            const size_t at = (size_t)(item * p->row) * k->size;
+            k->layer_norm(p->row, p->bias, (const char *)b->x + at, b->scale, b->shift, (char *)b->y + at);
         } else {
             const ptrdiff_t first = item % blocks * FC_LOCAL_RESPONSE_PIXELS, rest = p->row - first;
             const size_t at = (size_t)(item / blocks * p->channels * p->row + first) * k->size;
@@ -45,7 +49,7 @@ fc_status fc_norm_plan_make(const fc_norm_problem *problem, const fc_options *op
                   .flops = 20 * n, /* an exp, or roots, a division and squares */
                   .bytes = 2 * n * (double)kernels->size,
                   .run = run,
-                  .items = problem->batch * (problem->kind == FC_SOFTMAX ? problem->channels : blocks) },
+                  .items = problem->batch * (problem->kind == FC_LOCAL_RESPONSE ? blocks : problem->channels) },
     };
     plan->work.parts = fc_parts_for(options, plan->work.flops, plan->work.bytes);
     return FC_OK;

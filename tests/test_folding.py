@@ -185,6 +185,40 @@ def test_a_reshape_in_fortran_s_order_stays():
         np.testing.assert_array_equal(prepared(function)(X), function(X))
 
 
+def normalised(x, eps=1e-5, power=2):
+    d = x - np.mean(x, axis=-1, keepdims=True)
+    return d / np.sqrt(np.mean(d**power, axis=-1, keepdims=True) + np.float32(eps))
+
+
+LAYER_NORMS = {
+    "with scale and shift": lambda x: normalised(x) * D.reshape(-1) + B,
+    "with a shift": lambda x: normalised(x, 1e-3) + B,
+    "alone": normalised,
+    "of a transposed array": lambda x: normalised(x.swapaxes(-1, -2).copy().swapaxes(-1, -2)) * B,
+    "of a view": lambda x: normalised(F.relu(x)[..., ::-1]),
+}
+
+
+@pytest.mark.parametrize("function", LAYER_NORMS.values(), ids=LAYER_NORMS)
+@pytest.mark.parametrize("shape", [(9, 6), (2, 7, 6), (2, 3, 5, 6)])
+def test_layer_normalisation_written_out_is_one_step(shape, function):
+    x = reals(*shape) * 3 + 100
+    assert [kind for kind, _ in steps(function, x) if kind != "activation"][-1] == "norm"
+    assert len(steps(function, x)) <= 3
+    near(function, x, 1e-5)
+
+
+def test_what_only_looks_like_layer_normalisation_stays():
+    x = reals(2, 7, 6) + 9
+    for function in (
+        lambda x: normalised(x, power=4),
+        lambda x: (x - x.mean(-1, keepdims=True)) / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1),
+        lambda x: (x - x.mean(1, keepdims=True)) / np.sqrt(np.mean(x**2, 1, keepdims=True) + 1),
+    ):
+        assert all(kind != "norm" for kind, _ in steps(function, x))
+        near(function, x)
+
+
 def test_softmax_of_rows_is_the_engine_s_in_both():
     x = reals(3, 4, 50)
     for dim in (-1, 2):

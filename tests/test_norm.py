@@ -48,6 +48,33 @@ def test_softmax_is_right_to_its_roundings(shape, dtype, isa):
     assert (np.abs(y - expected) <= units * np.finfo(dtype).eps * expected).all()
 
 
+def layer_norm(x, scale, shift, eps, y=None):
+    y = np.empty_like(x) if y is None else y
+    _core.run(_core.layer_norm_step(eps, scale, shift, x, y))
+    return y
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize("shape", [(3, 1), (2, 5, 17), (4, 16), (1, 1000), (1, 40, 2049)])
+def test_layer_norm_is_that_in_float64(shape, dtype, isa):
+    """Rounded once, of float32; in place as well."""
+    x = reals(*shape, dtype=dtype) * 3 + 20
+    scale, shift = reals(shape[-1], dtype=dtype), reals(shape[-1], dtype=dtype)
+    with fc.using(isa=isa):
+        y, again = layer_norm(x, scale, shift, 1e-5), x.copy()
+        layer_norm(again, scale, shift, 1e-5, again)
+    wide = x.astype(np.longdouble)
+    deviations = wide - wide.mean(-1, keepdims=True)
+    root = np.sqrt((deviations**2).mean(-1, keepdims=True) + 1e-5)
+    expected = deviations / root * scale + shift
+    most = np.abs(deviations / root * scale) + np.abs(shift) + 1
+    assert (
+        np.abs(y - expected) <= (1 + 99 * (dtype == np.float64)) * np.finfo(dtype).eps * most
+    ).all()
+    assert_same_bits(y, again, "in place")
+
+
 @every_isa
 @every_dtype
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 7, 5), (1, 5, 23, 29), (2, 12, 3, 5, 37)])
@@ -72,6 +99,7 @@ def test_all_isas_and_numbers_of_threads_give_the_same_bits(dtype):
             with fc.using(isa=isa, threads=threads):
                 results = [
                     fc.softmax(rows, -1),
+                    layer_norm(rows, rows[0], rows[1], 0.1),
                     _numpy_ops.local_response(image, 2, 1, 0.1, 1.0),
                     engine("erf", line),
                     engine("clip", line, -0.5, 2.0),
@@ -124,3 +152,6 @@ def test_nothing_beyond_the_arrays_is_touched(dtype, side, isa):
             np.testing.assert_array_equal(y, _numpy_ops.local_response(x, 2, 2, 0.1, 1.0))
             _core.run(_core.softmax_step(lying, y))
             np.testing.assert_array_equal(y, fc.softmax(x, -1))
+            (_, scale), (_, shift) = (fenced(x[0, i], side) for i in (0, -1))
+            layer_norm(lying, scale, shift, 0.1, y)
+            np.testing.assert_array_equal(y, layer_norm(x, x[0, 0], x[0, -1], 0.1))

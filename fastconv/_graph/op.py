@@ -24,7 +24,7 @@ class Op:
         "affine"      x * factor + term, float64 arrays of one number, or of one an index of an axis; function
         "multiply"    the product of two arrays; function
         "gate"        x * weight, the result of the second input, of one number a channel
-        "norm"        make(x, y): a step of the engine on contiguous arrays; function
+        "norm"        make(x, y): a step of the engine on contiguous arrays; function, or in_place: y may be x
         "concat"      axis; step: 1, or the number of inputs, which then alternate along the axis
         "shuffle"     groups: channels g * (C / groups) + i go to i * groups + g
         "view"        function(array): a reshape, a slice, a transpose; in_order: a reshape, which keeps the order

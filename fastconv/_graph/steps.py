@@ -132,9 +132,12 @@ def _activation(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Pi
 
 
 def _norm(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:
-    if not xs[0].flags.c_contiguous:
+    make = op.settings["make"]
+    if xs[0].flags.c_contiguous:
+        return [make(xs[0], y)]
+    if not op.settings.get("in_place"):
         return _call(op, xs, y, None)
-    return [op.settings["make"](xs[0], y)]
+    return [Call(lambda x, y: np.copyto(y, x), xs[0], y), make(y, y)]
 
 
 def _add(op: Op, xs: list[np.ndarray], y: np.ndarray, _: None) -> list[Piece]:

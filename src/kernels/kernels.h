@@ -255,6 +255,8 @@ struct fc_kernels {
     void (*activate)(fc_activation, ptrdiff_t n, const void *x, void *y, double a, double b);
     void (*add)(ptrdiff_t n, const void *a, const void *b, void *y); /* y[i] = a[i] + b[i]; y may be a or b */
     void (*softmax)(ptrdiff_t n, const void *x, void *y); /* of a row; y may be x */
+    void (*layer_norm)(ptrdiff_t n, double eps, const void *x, const void *scale, const void *shift,
+                       void *y); /* alike */
     void (*local_response)(const fc_local_response *);
     ptrdiff_t (*pool)(const fc_pool_plan *, const fc_buffers *, void *workspace, ptrdiff_t first, ptrdiff_t last,
                       double deadline);
