@@ -172,6 +172,8 @@ conv2d c4-4 i9 k3 s9
 conv1d c3-3 i130 k3 s16 p1
 conv2d c2-3 i16x67 k2 s2
 conv2d c2-3 i16x67 k3 s2 p1
+conv2d c2-3 i6x128 k3 s2 p1
+conv2d c2-3 i5x70 k9 s2 p4x45                      # whole vectors of padding in both sets of columns
 conv2d c2-3 i16x67 k3 s1x2 p1 last
 conv2d c2-3 i16x67 k3 s1x3 p1x0 q0x1
 conv2d c4-4 g4 i9x10 k3 p1                      # depthwise

@@ -276,13 +276,16 @@ static void place(item *it, ptrdiff_t at)
     it->channel = strip_channel(l, it->rows, it->pitch);
 }
 
-/* One set of rows and columns of one plane of the strip; to: its first row. */
-static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, ptrdiff_t to)
+/* One set of rows and columns of one plane of the strip, or both sets of columns; to: its first row. */
+static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, int both, ptrdiff_t to)
 {
     const fc_conv_plan *p = it->p;
     const ptrdiff_t *s = p->problem.x_stride, *size = p->problem.size, *step = it->l.step;
     const fc_axis rows = { .n = set_size(&it->l, 1, it->rows), .size = size[1], .in0 = ih, .in_step = step[1] };
-    const fc_axis columns = { .n = it->pitch, .size = size[2], .in0 = iw, .in_step = step[2] };
+    const fc_axis columns = {
+        .n = both ? 2 * it->pitch : it->pitch, .size = size[2], .in0 = iw, .in_step = both ? 1 : step[2]
+    };
+    const ptrdiff_t set = rows.n * it->pitch;
     fc_rows copy = { .x_row = step[1] * s[FC_H], .step = step[2] * s[FC_W], .n = it->pitch, .to_row = it->pitch };
     ptrdiff_t first, end;
     fc_valid(&rows, 0, &first, &end);
@@ -294,25 +297,29 @@ static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, p
     const size_t before = (size_t)(first * it->pitch) * p->work.kernels->size;
     const size_t after = (size_t)((rows.n - end) * it->pitch) * p->work.kernels->size;
     for (ptrdiff_t c = 0; c < p->icg; c++) {
-        void *set = fc_to(p, it->strip, c * it->channel + to);
-        if (before) memset(set, 0, before);
-        if (after) memset(fc_to(p, set, end * it->pitch), 0, after);
         copy.x = fc_at(p, it->b->x, x + c * s[FC_C]);
-        copy.to = fc_to(p, set, first * it->pitch);
-        if (copy.rows > 0) p->work.kernels->pad_rows(&copy);
+        for (int i = 0; i <= both; i++) {
+            void *rows_of = fc_to(p, it->strip, c * it->channel + to + i * set);
+            if (before) memset(rows_of, 0, before);
+            if (after) memset(fc_to(p, rows_of, end * it->pitch), 0, after);
+        }
+        copy.to = fc_to(p, it->strip, c * it->channel + to + first * it->pitch);
+        if (copy.rows > 0 && both) p->work.kernels->part_rows(&copy, set);
+        else if (copy.rows > 0) p->work.kernels->pad_rows(&copy);
     }
 }
 
 static void fill_strip(const item *it)
 {
     const fc_cells *l = &it->l;
-    const ptrdiff_t set = set_size(l, FC_HEIGHT, it->rows) * it->pitch;
+    const int both = l->sets[2] == 2 && l->step[2] == 2 && it->p->problem.x_stride[FC_W] == 1;
+    const ptrdiff_t set = (1 + both) * set_size(l, FC_HEIGHT, it->rows) * it->pitch;
     ptrdiff_t to = 0;
     for (ptrdiff_t d = 0; d < l->span[0]; d++)
         for (ptrdiff_t h = 0; h < l->sets[1]; h++)
-            for (ptrdiff_t w = 0; w < l->sets[2]; w++, to += set)
+            for (ptrdiff_t w = 0; w < l->sets[2]; w += 1 + both, to += set)
                 fill_set(it, l->in0[0] + it->jd * l->step[0] + d, l->in0[1] + it->jh0 * l->step[1] + h,
-                         l->in0[2] + it->jw0 * l->step[2] + w, to);
+                         l->in0[2] + it->jw0 * l->step[2] + w, both, to);
     memset(fc_to(it->p, it->strip, it->p->icg * it->channel), 0, (size_t)it->shared * it->p->work.kernels->size);
 }
 
@@ -385,13 +392,19 @@ static strand strand_of(const item *it, const band *a, const fc_cell *c, const v
     return s;
 }
 
-static void bias_rows(const item *it, const band *a, const strand *s, ptrdiff_t row, int rows, void *to)
+/* A tile's bias, one a row: the user's, or, where an output channel has several rows, gathered in room. */
+static const void *bias_rows(const item *it, const band *a, const strand *s, ptrdiff_t row, int rows, void *room)
 {
     const fc_conv_plan *p = it->p;
-    const ptrdiff_t phases = a->d->phases * a->h->phases * s->phases;
-    ptrdiff_t offset[FC_ROWS_MAX];
-    for (int r = 0; r < rows; r++) offset[r] = it->block.oc0 + a->oc + (row + r) / phases;
-    p->work.kernels->gather(fc_bias_row(p, it->b, it->block.group, 0), offset, rows, to);
+    const ptrdiff_t phases = a->d->phases * a->h->phases * s->phases, oc = it->block.oc0 + a->oc;
+    if (!it->b->bias || phases == 1) return fc_bias_row(p, it->b, it->block.group, oc + row);
+    ptrdiff_t offset[FC_ROWS_MAX], channel = row / phases, phase = row % phases;
+    for (int r = 0; r < rows; r++) {
+        offset[r] = channel;
+        if (++phase == phases) phase = 0, channel++;
+    }
+    p->work.kernels->gather(fc_bias_row(p, it->b, it->block.group, oc), offset, rows, room);
+    return room;
 }
 
 /* y of one image and output channel, at a place of outputs along each axis. */
@@ -411,7 +424,7 @@ static void run_strand(const item *it, const band *a, const strand *s, fc_tile *
         _Alignas(FC_ALIGN) char bias[FC_ROWS_MAX * sizeof(double)];
         t->w = fc_at(p, s->tile.w, t->packed ? row / k->mr * s->panel : row * t->w_row);
         t->rows = (int)fc_min(k->mr, s->rows - row);
-        if (it->b->bias) bias_rows(it, a, s, row, t->rows, bias), t->bias = bias;
+        t->bias = bias_rows(it, a, s, row, t->rows, bias);
         k->gemm_tile(t);
         if (!it->l.flat) fc_epilogue_tile(p, it->b, t);
         row += k->mr;

@@ -242,6 +242,9 @@ struct fc_kernels {
     /* mr elements at a time, to_step apart: to[i / mr * to_step + i % mr] = from[i] for i below n; the last is repeated */
     void (*deal)(const void *from, ptrdiff_t n, void *to, ptrdiff_t to_step);
     void (*pad_rows)(const fc_rows *);
+    /* two sets at once: to[r*to_row + j] = x[r*x_row + 2*j], to[apart + r*to_row + j] = x[r*x_row + 2*j + 1]; of the columns of
+       x from first to end, zero elsewhere below n */
+    void (*part_rows)(const fc_rows *, ptrdiff_t apart);
     void (*weave)(const fc_weave *);
     void (*upsample)(const fc_upsample *);
     void (*depthwise)(const fc_depthwise *);
