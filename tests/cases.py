@@ -213,6 +213,11 @@ conv3d c3-6 g3 i4x5x18 k3 p1
 conv3d c4-4 g4 i3x5x7 k2x3x5 p1x1x2 s1x2x1
 conv2d c6-6 g6 i4 k1
 conv2d c8-12 g4 i7x9 k3 p1                      # few channels a group
+conv2d c15-15 g5 i6x19 k3 s2 p1 last            # bundles of groups, channels last
+conv2d n2 c24-60 g12 i9x10 k5x3 s1x2 p2 last    # the last bundle has fewer
+conv2d c34-50 g2 i5x9 k3 d2 p2 last             # a group of several vectors, more inputs than lanes
+conv2d c256-256 g16 i5x11 k3 p1 last            # tiles copy inputs that lie a power of two apart
+conv3d c12-12 g3 i4x5x9 k3 p1 last
 conv2d c32-32 g8 i9x11 k3 p1 n2
 conv2d c15-10 g5 i8 k3 s2 p1 last
 conv2d c64-64 g32 i5 k3 p1

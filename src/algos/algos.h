@@ -131,6 +131,8 @@ typedef struct fc_weights {
     int packed;
 } fc_weights;
 int fc_weights_in_place(const fc_conv_plan *);
+/* What a tile of `channels` takes for each multiply-add of a vector that counts. */
+double fc_channels_tile_cost(const fc_conv_plan *);
 /* `channels` packs output channels [first, end) of a single group, which lie at w, in pieces of this many. */
 ptrdiff_t fc_channels_pack_unit(const fc_conv_plan *);
 void fc_channels_pack_piece(const fc_conv_plan *, const void *w, void *packed, ptrdiff_t first, ptrdiff_t end);
@@ -139,6 +141,11 @@ size_t fc_weights_packed_bytes(const fc_conv_plan *);
 void fc_weights_pack(const fc_conv_plan *, const void *w, void *packed);
 fc_weights fc_weights_of(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t group, ptrdiff_t row,
                          ptrdiff_t channel0, ptrdiff_t channels, ptrdiff_t tap0, ptrdiff_t taps, void *room);
+
+/* Weights of `rows` output channels from oc on, of some channels of the chain, with output channels side by side:
+ * to[(c*taps + t)*width + row]; those up to width that are not there are zero. */
+void fc_weights_turn(const fc_conv_plan *, const void *w, ptrdiff_t oc, ptrdiff_t rows, ptrdiff_t channel,
+                     ptrdiff_t channels, void *to, ptrdiff_t width);
 
 void fc_weights_of_output(const fc_conv_plan *, const fc_buffers *, const fc_phase *, ptrdiff_t oc, fc_chain *);
 

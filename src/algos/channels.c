@@ -148,9 +148,22 @@ static int *note_of(const fc_conv_plan *p, const void *packed)
 static double tile_cost(const fc_conv_plan *p)
 {
     static const double cost[FC_CHANNEL_VECTORS - 1] = { 1.4, 1.25, 1.1 };
+    const double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
     const ptrdiff_t vectors = vectors_of(p), rest = vectors % FC_CHANNEL_VECTORS;
     const double whole = (double)(vectors - rest);
-    return (rest ? whole + (double)rest * cost[rest - 1] : whole) / (double)vectors;
+    return loads * (rest ? whole + (double)rest * cost[rest - 1] : whole) / (double)vectors;
+}
+
+static double idle_lanes(const fc_conv_plan *p)
+{
+    return (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
+}
+
+double fc_channels_tile_cost(const fc_conv_plan *p)
+{
+    const double WAIT = 2; /* 3 pixels by one vector are too few chains to hide a multiply-add's latency */
+    const int waits = vectors_of(p) == 1 && p->work.kernels->pixels < FC_PIXELS_MAX;
+    return tile_cost(p) * idle_lanes(p) * (waits ? WAIT : 1);
 }
 
 /* A vector of weights that comes from beyond L2. */
@@ -161,8 +174,8 @@ static double channels_cost(const fc_conv_plan *p)
 {
     /* a vector of weights packed, whose rows may meet in few sets of L1, or transposed and used; of sums transposed */
     const double PACK = 4, SETS = 3, ROWS = 3, STORE = 4, CUT = 1.05; /* tiles cut at the border are smaller */
-    double loads = tile_cost(p) * (p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07); /* smaller tiles load more */
-    const double idle = (double)(vectors_of(p) * p->work.kernels->lanes) / (double)p->ocg;
+    double loads = tile_cost(p);
+    const double idle = idle_lanes(p);
     ptrdiff_t n[PIXEL_AXES];
     shape_region(p, n);
     double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
@@ -258,27 +271,8 @@ static void book(fc_conv_plan *p)
 static void pack_block(const fc_conv_plan *p, const void *w, ptrdiff_t group, ptrdiff_t vector, ptrdiff_t vectors,
                        ptrdiff_t c, ptrdiff_t channels, void *to, ptrdiff_t width)
 {
-    const fc_kernels *kernels = p->work.kernels;
-    const ptrdiff_t *k = p->problem.kernel, *s = p->problem.w_stride, taps = taps_of(p);
-    const ptrdiff_t oc = vector * kernels->lanes, rows = fc_min(vectors * kernels->lanes, p->ocg - oc);
-    const void *from = fc_at(p, w, (group * p->ocg + oc) * s[0] + c * s[1]);
-    if (fc_weights_in_place(p)) {
-        if (rows < vectors * kernels->lanes) memset(to, 0, (size_t)(channels * taps * width) * kernels->size);
-        kernels->transpose(from, rows, s[0], channels * taps, to, width);
-        return;
-    }
-    for (ptrdiff_t t = 0; t < taps; t++) {
-        const ptrdiff_t at = t % k[2] * s[4] + t / k[2] % k[1] * s[3] + t / (k[2] * k[1]) * s[2];
-        const fc_rows tap = { .x = fc_at(p, from, at),
-                              .rows = channels,
-                              .x_row = s[1],
-                              .step = s[0],
-                              .end = rows,
-                              .n = vectors * kernels->lanes,
-                              .to = fc_to(p, to, t * width),
-                              .to_row = taps * width };
-        kernels->pad_rows(&tap);
-    }
+    const ptrdiff_t lanes = p->work.kernels->lanes, oc = vector * lanes;
+    fc_weights_turn(p, w, group * p->ocg + oc, fc_min(vectors * lanes, p->ocg - oc), c, channels, to, width);
 }
 
 static ptrdiff_t panel_width(const fc_conv_plan *p, ptrdiff_t panel)

@@ -1,18 +1,21 @@
-/* grouped: channels last, groups narrower than a vector: lanes along the output channels of many groups.
+/* grouped: channels last, groups narrower than a vector, or not much wider: lanes along the output channels.
  *
- * Depthwise, lanes of inputs lie side by side as those of outputs do, and the image is read in place. Else, and where
- * weights are not finite, from a zero-padded strip in which every input channel of a group stands once for each of its
- * outputs: the same chains then, over more rows of taps. Weights are vectors of output channels,
+ * A bundle is as many groups as a vector holds, of inputs and of outputs, or one group, which may take several vectors. The
+ * image is read in place; padding is left out where the weights are finite (border.c has the reason), else rows of it are
+ * zeros. Weights are vectors of output channels,
  *     packed[vector][channel * taps + tap][lanes]
  * An item is a band of rows by a block of columns by a block of vectors; blocks of vectors run slowest, so that weights
  * are packed once for all of a part's bands. */
-#include <string.h>
 #include "algos.h"
 
 enum {
     WEIGHT_BYTES = 128 << 10, /* of a block of vectors, beside the rows of the image in L2 */
-    STRIP_BYTES = 256 << 10,
     TABLE_BYTES = 512 << 10, /* of the rows of taps */
+    BOX_CHANNELS = 8, /* of a group, that repay a copy of what they read */
+    BOX_BYTES = 128 << 10,
+    L1_PAGE = 4096, /* lines that are so many bytes apart share a set of ... */
+    L1_WAYS = 8,
+    GROUP_PIXELS_MAX = 8, /* of any ISA */
     ITEMS = 4 /* of a part, about, to share them out evenly */
 };
 
@@ -22,86 +25,107 @@ static ptrdiff_t taps_of(const fc_conv_plan *p)
     return p->problem.kernel[0] * p->problem.kernel[1] * p->problem.kernel[2];
 }
 static ptrdiff_t chain_of(const fc_conv_plan *p) { return p->icg * taps_of(p); }
-static ptrdiff_t vectors_of(const fc_conv_plan *p) { return fc_ceil_div(p->problem.oc, lanes_of(p)); }
-static ptrdiff_t table_of(const fc_conv_plan *p)
-{
-    return FC_GROUP_ROWS * p->icg * p->problem.kernel[0] * p->problem.kernel[1];
-}
+static ptrdiff_t tap_rows(const fc_conv_plan *p) { return FC_GROUP_ROWS * p->problem.kernel[0] * p->problem.kernel[1]; }
 static ptrdiff_t table_bytes(const fc_conv_plan *p)
 {
-    return fc_round_up(table_of(p) * (ptrdiff_t)sizeof(fc_group_row), FC_ALIGN);
+    return fc_round_up(tap_rows(p) * (ptrdiff_t)sizeof(fc_group_row), FC_ALIGN);
 }
+
+/* Of a copy of what a tile reads for one vector: elements of a row, bytes of all rows and channels. */
+static ptrdiff_t box_row(const fc_conv_plan *p)
+{
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t pixels = p->work.kernels->group_pixels;
+    return ((pixels - 1) * q->stride[2] + (q->kernel[2] - 1) * q->dilation[2] + 1) * lanes_of(p);
+}
+static ptrdiff_t box_bytes(const fc_conv_plan *p)
+{
+    return fc_group_blocks(p->icg, lanes_of(p)) * tap_rows(p) * box_row(p) * (ptrdiff_t)p->work.kernels->size;
+}
+
+/* Whether tiles read such a copy: once for every channel of a group they would read lines that meet in few sets of L1. */
+static int boxed(const fc_conv_plan *p)
+{
+    const ptrdiff_t size = (ptrdiff_t)p->work.kernels->size, column = p->problem.x_stride[FC_W] * size;
+    const ptrdiff_t sets = fc_max(L1_PAGE / fc_gcd(fc_max(column, -column), L1_PAGE), 1);
+    return p->icg >= BOX_CHANNELS && box_bytes(p) <= BOX_BYTES &&
+           tap_rows(p) * box_row(p) / lanes_of(p) > sets * L1_WAYS;
+}
+
 static ptrdiff_t vector_bytes(const fc_conv_plan *p)
 {
     return chain_of(p) * lanes_of(p) * (ptrdiff_t)p->work.kernels->size;
 }
 
-static int in_place(const fc_conv_plan *p) { return p->icg == 1 && p->ocg == 1 && p->problem.x_stride[FC_C] == 1; }
-
-/* Elements that outputs read along an axis. */
-static ptrdiff_t reach_of(const fc_conv_plan *p, int axis, ptrdiff_t outputs)
+/* Groups of a bundle, vectors of a bundle, of all. */
+static ptrdiff_t bundle_of(const fc_conv_plan *p)
 {
-    const fc_conv_problem *q = &p->problem;
-    return (outputs - 1) * q->stride[axis] + (q->kernel[axis] - 1) * q->dilation[axis] + 1;
+    return fc_max(fc_min(lanes_of(p) / fc_max(p->icg, p->ocg), p->problem.groups), 1);
+}
+static ptrdiff_t bundle_vectors(const fc_conv_plan *p) { return fc_ceil_div(bundle_of(p) * p->ocg, lanes_of(p)); }
+static ptrdiff_t vectors_of(const fc_conv_plan *p)
+{
+    return fc_ceil_div(p->problem.groups, bundle_of(p)) * bundle_vectors(p);
 }
 
-/* A strip: [channel of the group][tap depth][row][column][lanes] */
-typedef struct strip {
-    ptrdiff_t rows, columns, plane, channel, all; /* elements from plane to plane, channel to channel, of all */
-} strip;
-
-static strip strip_of(const fc_conv_plan *p, ptrdiff_t rows, ptrdiff_t columns)
+/* The output channels of a vector. */
+static ptrdiff_t first_of(const fc_conv_plan *p, ptrdiff_t vector)
 {
-    strip s = { .rows = reach_of(p, FC_HEIGHT, rows), .columns = reach_of(p, FC_WIDTH, columns) };
-    s.plane = s.rows * s.columns * lanes_of(p);
-    s.channel = s.plane * p->problem.kernel[0];
-    s.all = s.channel * p->icg;
-    return s;
+    const ptrdiff_t each
+    = bundle_vectors(p);
+    return vector / each
+    *bundle_of(p) * p->ocg + vector % each
+    *lanes_of(p);
 }
-
-static ptrdiff_t strip_bytes(const fc_conv_plan *p, ptrdiff_t rows, ptrdiff_t columns)
+static ptrdiff_t end_of(const fc_conv_plan *p, ptrdiff_t vector)
 {
-    return strip_of(p, rows, columns).all * (ptrdiff_t)p->work.kernels->size;
+    const ptrdiff_t bundle = (vector / bundle_vectors(p) + 1) * bundle_of(p) * p->ocg;
+    return fc_min(fc_min(first_of(p, vector) + lanes_of(p), bundle), p->problem.oc);
 }
 
 static const char *cannot(const fc_conv_plan *p)
 {
-    const ptrdiff_t most = (ptrdiff_t)FC_WORKSPACE_LIMIT / 4;
     if (p->problem.transposed) return "the convolution is transposed";
+    if (p->problem.ic > 1 && p->problem.x_stride[FC_C] != 1) return "input channels do not lie side by side";
     if (p->problem.oc > 1 && p->problem.y_stride[FC_C] != 1) return "output channels do not lie side by side";
-    if (table_bytes(p) > TABLE_BYTES) return "the chain has too many rows of taps";
-    if (vector_bytes(p) > most) return "the weights of one vector do not fit the workspace";
-    if (strip_bytes(p, 1, p->work.kernels->group_pixels) > most)
-        return "a strip of one tile of outputs does not fit the workspace";
+    if (table_bytes(p) > TABLE_BYTES) return "the kernel has too many rows of taps";
+    if (vector_bytes(p) > (ptrdiff_t)FC_WORKSPACE_LIMIT / 2)
+        return "the weights of one vector do not fit the workspace";
     return NULL;
+}
+
+/* Costs of a multiply-add of a vector, in such multiply-adds, as in channels.c. */
+static double tile_cost(const fc_conv_plan *p)
+{
+    const fc_conv_problem *q = &p->problem;
+    const fc_kernels *k = p->work.kernels;
+    const ptrdiff_t stride = q->stride[FC_WIDTH], width = q->out_size[FC_WIDTH];
+    const int few = k->group_pixels < GROUP_PIXELS_MAX; /* registers: tiles are smaller and load more */
+    double cost = few ? 1.3 : stride == 1 ? 1.05 : 1.1;
+    if (!fc_group_neighbours(q->kernel[FC_WIDTH], stride, q->dilation[FC_WIDTH])) cost = 2.2;
+    const double lanes = (double)(vectors_of(p) * k->lanes) / (double)q->oc;
+    return cost * lanes * (double)fc_round_up(width, k->group_pixels) / (double)width;
 }
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    if (p->problem.groups == 1 || p->ocg >= lanes_of(p)) return "a group fills vectors: channels broadcasts its inputs";
-    if (p->icg > 1) return "the strip costs more than its lanes save (compare.py --set nhwc, grouped_8)";
+    const double SHORT = 8; /* what a tile of channels costs beside its chain, in steps of it */
+    if (p->problem.groups == 1 && fc_algo_channels.should_not(p)) return fc_algo_channels.should_not(p);
+    if ((p->icg > 1 || p->problem.groups == 1) &&
+        tile_cost(p) >= fc_channels_tile_cost(p) * (1 + SHORT / (double)chain_of(p)))
+        return "groups fill vectors better as channels take them (compare.py --set nhwc, grouped_8)";
     return NULL;
 }
 
-/* Of the plan's blocks, and a vector behind, which spreading may write. */
-static ptrdiff_t strip_room(const fc_conv_plan *p)
-{
-    const ptrdiff_t vector = lanes_of(p) * (ptrdiff_t)p->work.kernels->size;
-    return fc_round_up(strip_bytes(p, p->row_block, p->column_block) + vector, FC_ALIGN);
-}
-
-/* Halves a block until what it takes fits. */
+/* Halves a block until its work is an item's. */
 static void shape_block(fc_conv_plan *p)
 {
-    const ptrdiff_t *out = p->problem.out_size;
     const double work = (double)(p->k_block * lanes_of(p) * chain_of(p));
-    p->row_block = out[FC_HEIGHT];
-    p->column_block = out[FC_WIDTH];
-    while (p->row_block > 1 && ((double)(p->row_block * p->column_block) * work > FC_ITEM_WORK ||
-                                strip_bytes(p, p->row_block, p->column_block) > STRIP_BYTES))
+    p->row_block = p->problem.out_size[FC_HEIGHT];
+    p->column_block = p->problem.out_size[FC_WIDTH];
+    while (p->row_block > 1 && (double)(p->row_block * p->column_block) * work > FC_ITEM_WORK)
         p->row_block = fc_ceil_div(p->row_block, 2);
-    while (p->column_block > p->work.kernels->group_pixels &&
-           ((double)p->column_block * work > FC_ITEM_WORK || strip_bytes(p, 1, p->column_block) > STRIP_BYTES))
+    while (p->column_block > p->work.kernels->group_pixels && (double)p->column_block * work > FC_ITEM_WORK)
         p->column_block = fc_round_up(fc_ceil_div(p->column_block, 2), p->work.kernels->group_pixels);
 }
 
@@ -123,11 +147,16 @@ static void share_out(fc_conv_plan *p, ptrdiff_t others)
         }
 }
 
+/* Beside weights: two tables, of the image and of a box, and the box. */
+static ptrdiff_t room_bytes(const fc_conv_plan *p)
+{
+    return table_bytes(p) + (boxed(p) ? table_bytes(p) + fc_round_up(box_bytes(p), FC_ALIGN) : 0);
+}
+
 static void book(fc_conv_plan *p)
 {
     const ptrdiff_t *out = p->problem.out_size;
-    /* vectors of a block: a strip serves one */
-    p->k_block = in_place(p) ? fc_max(fc_min(WEIGHT_BYTES / vector_bytes(p), vectors_of(p)), 1) : 1;
+    p->k_block = fc_max(fc_min(WEIGHT_BYTES / vector_bytes(p), vectors_of(p)), 1);
     shape_block(p);
     p->column_blocks = fc_ceil_div(out[FC_WIDTH], p->column_block);
     const ptrdiff_t others = p->problem.batch * out[FC_DEPTH] * p->column_blocks;
@@ -135,34 +164,15 @@ static void book(fc_conv_plan *p)
     p->row_blocks = fc_ceil_div(out[FC_HEIGHT], p->row_block);
     p->work.items = fc_ceil_div(vectors_of(p), p->k_block) * others * p->row_blocks;
     p->packed_bytes = (size_t)(vectors_of(p) * vector_bytes(p));
-    p->work.workspace_bytes = (size_t)(table_bytes(p) + strip_room(p) + (p->packed ? 0 : p->k_block * vector_bytes(p)));
+    p->work.workspace_bytes = (size_t)(room_bytes(p) + (p->packed ? 0 : p->k_block * vector_bytes(p)));
 }
 
 /* The weights of some vectors, from the user's array. */
-static void pack_vectors(const fc_conv_plan *p, const void *w, ptrdiff_t vector, ptrdiff_t vectors, void *to)
+static void pack_vectors(const fc_conv_plan *p, const void *w, ptrdiff_t vector, ptrdiff_t end, void *to)
 {
-    const fc_kernels *kernels = p->work.kernels;
-    const ptrdiff_t *k = p->problem.kernel, *s = p->problem.w_stride, taps = taps_of(p), lanes = kernels->lanes;
-    for (ptrdiff_t v = vector; v < vector + vectors; v++, to = fc_to(p, to, chain_of(p) * lanes)) {
-        const void *from = fc_at(p, w, v * lanes * s[0]);
-        const ptrdiff_t rows = fc_min(p->problem.oc - v * lanes, lanes);
-        if (fc_weights_in_place(p)) {
-            if (rows < lanes) memset(to, 0, (size_t)vector_bytes(p));
-            kernels->transpose(from, rows, s[0], chain_of(p), to, lanes);
-            continue;
-        }
-        for (ptrdiff_t t = 0; t < taps; t++) {
-            const ptrdiff_t at = t % k[2] * s[4] + t / k[2] % k[1] * s[3] + t / (k[2] * k[1]) * s[2];
-            const fc_rows tap = { .x = fc_at(p, from, at),
-                                  .rows = p->icg,
-                                  .x_row = s[1],
-                                  .step = s[0],
-                                  .end = rows,
-                                  .n = lanes,
-                                  .to = fc_to(p, to, t * lanes),
-                                  .to_row = taps * lanes };
-            kernels->pad_rows(&tap);
-        }
+    for (; vector < end; vector++, to = fc_to(p, to, chain_of(p) * lanes_of(p))) {
+        const ptrdiff_t oc = first_of(p, vector);
+        fc_weights_turn(p, w, oc, end_of(p, vector) - oc, 0, p->icg, to, lanes_of(p));
     }
 }
 
@@ -170,7 +180,7 @@ static void pack(const fc_conv_plan *p, const void *w, void *packed) { pack_vect
 
 /* The outputs of an item. */
 typedef struct block {
-    ptrdiff_t vector, vectors, image, depth, row, rows, column, columns;
+    ptrdiff_t vector, end, image, depth, row, rows, column, columns;
 } block;
 
 static block block_of(const fc_conv_plan *p, ptrdiff_t item)
@@ -184,159 +194,168 @@ static block block_of(const fc_conv_plan *p, ptrdiff_t item)
                 .vector = plane / out[FC_DEPTH] / p->problem.batch * p->k_block };
     o.columns = fc_min(p->column_block, out[FC_WIDTH] - o.column);
     o.rows = fc_min(p->row_block, out[FC_HEIGHT] - o.row);
-    o.vectors = fc_min(p->k_block, vectors_of(p) - o.vector);
+    o.end = fc_min(o.vector + p->k_block, vectors_of(p));
     return o;
 }
 
-/* What the tiles read: the image, or a strip, which has no planes between those of the taps. */
-typedef struct view {
-    const void *x; /* of the first lane */
-    ptrdiff_t channel, stride[FC_SPATIAL], size[FC_SPATIAL];
-    ptrdiff_t at[FC_SPATIAL]; /* of the block's first tap */
-    ptrdiff_t planes; /* from a tap's plane to the next one's */
-} view;
+/* What a block's tiles have in common. */
+typedef struct job {
+    const fc_buffers *b;
+    const block *o;
+    const void *w;
+    int finite; /* the weights: rows of padding are left out */
+    fc_group_row *row; /* room for them */
+    void *box; /* room for a box's table and the box, or NULL */
+    int lane[FC_LANES_MAX];
+} job;
 
-static view view_image(const fc_conv_plan *p, const fc_buffers *b, const block *o)
+/* A row of inputs; the taps that it meets of each row of outputs, or less than 0. */
+static ptrdiff_t list_row(const fc_conv_plan *p, const job *j, ptrdiff_t d, ptrdiff_t h, ptrdiff_t first,
+                          ptrdiff_t second, fc_group_row *to)
 {
     const fc_conv_problem *q = &p->problem;
-    const ptrdiff_t first[FC_SPATIAL] = { o->depth, o->row, o->column };
-    view v = { .x = fc_at(p, b->x, o->image * q->x_stride[FC_N]),
-               .channel = q->x_stride[FC_C],
-               .planes = q->dilation[0] };
-    for (int axis = 0; axis < FC_SPATIAL; axis++) {
-        v.stride[axis] = q->x_stride[2 + axis];
-        v.size[axis] = q->size[axis];
-        v.at[axis] = first[axis] * q->stride[axis] - q->pad[axis];
-    }
-    return v;
+    const ptrdiff_t row = q->kernel[2] * lanes_of(p);
+    const int zeros = d < 0 || d >= q->size[0] || h < 0 || h >= q->size[1];
+    if (zeros && j->finite) return 0;
+    *to = (fc_group_row){ d * q->x_stride[FC_D] + h * q->x_stride[FC_H],
+                          { first < 0 ? -1 : first * row, second < 0 ? -1 : second * row },
+                          zeros };
+    return 1;
 }
 
-/* One row of a strip: input channel c of each output's group, zeros outside the image. */
-static void fill_row(const fc_conv_plan *p, const view *image, ptrdiff_t oc, ptrdiff_t c, const void *row,
-                     ptrdiff_t columns, char *to)
-{
-    const fc_kernels *k = p->work.kernels;
-    const ptrdiff_t at = image->at[FC_WIDTH], column = k->lanes * (ptrdiff_t)k->size;
-    const ptrdiff_t first = fc_min(fc_max(-at, 0), columns), end = fc_max(fc_min(image->size[2] - at, columns), first);
-    const fc_spread spread = {
-        .x = fc_at(p, row, (oc / p->ocg * p->icg + c) * image->channel + (at + first) * image->stride[FC_WIDTH]),
-        .x_column = image->stride[FC_WIDTH],
-        .x_group = p->icg * image->channel,
-        .columns = end - first,
-        .group = p->ocg,
-        .first = p->ocg - oc % p->ocg,
-        .lanes = (int)fc_min(k->lanes, p->problem.oc - oc),
-        .to = to + first * column
-    };
-    memset(to, 0, (size_t)(first * column));
-    k->spread(&spread);
-    memset(to + end * column, 0, (size_t)((columns - end) * column));
-}
-
-/* The strip of one vector. Spreading a row may write a vector past it: rows are filled in order. */
-static view fill_strip(const fc_conv_plan *p, const view *image, const block *o, ptrdiff_t vector, void *room)
+/* The rows of one plane of taps that `count` rows of outputs read, from inputs d and h on: the first row's, those of both, the
+ * second row's. */
+static ptrdiff_t list_plane(const fc_conv_plan *p, const job *j, ptrdiff_t td, ptrdiff_t d, ptrdiff_t h,
+                            ptrdiff_t count, fc_group_row *to)
 {
     const fc_conv_problem *q = &p->problem;
-    const strip s = strip_of(p, o->rows, o->columns);
-    const ptrdiff_t kd = q->kernel[FC_DEPTH], pitch = s.columns * lanes_of(p);
-    char *to = room;
-    for (ptrdiff_t i = 0; i < p->icg * kd * s.rows; i++, to += pitch * (ptrdiff_t)p->work.kernels->size) {
-        const ptrdiff_t d = image->at[0] + i / s.rows % kd * image->planes, h = image->at[1] + i % s.rows;
-        if (d < 0 || d >= image->size[0] || h < 0 || h >= image->size[1])
-            memset(to, 0, (size_t)pitch * p->work.kernels->size);
-        else
-            fill_row(p, image, vector * lanes_of(p), i / (kd * s.rows),
-                     fc_at(p, image->x, d * image->stride[0] + h * image->stride[1]), s.columns, to);
-    }
-    return (view){ .x = room,
-                   .channel = s.channel,
-                   .stride = { s.plane, pitch, lanes_of(p) },
-                   .size = { kd, s.rows, s.columns },
-                   .planes = 1 };
-}
-
-/* The rows of one plane that rows r, ... of outputs read, count of them; w: the weights of the plane's first taps. */
-static ptrdiff_t list_plane(const fc_conv_plan *p, const view *v, ptrdiff_t r, ptrdiff_t count, ptrdiff_t x,
-                            ptrdiff_t w, fc_group_row *to)
-{
-    const fc_conv_problem *q = &p->problem;
-    const ptrdiff_t stride = q->stride[1], dilation = q->dilation[1], kh = q->kernel[1];
-    const ptrdiff_t shift = count > 1 ? stride : 0, step = fc_gcd(stride, dilation);
-    const ptrdiff_t taps = q->kernel[2] * lanes_of(p);
+    const ptrdiff_t stride = q->stride[1], dilation = q->dilation[1], kh = q->kernel[1], tap = td * kh;
+    const ptrdiff_t apart = count > 1 && stride % dilation == 0 ? fc_min(stride / dilation, kh) : kh;
     ptrdiff_t n = 0;
-    for (ptrdiff_t at = 0; at <= (kh - 1) * dilation + shift; at += step) {
-        const ptrdiff_t h = v->at[1] + r * stride + at, later = at - shift;
-        const int first = at % dilation == 0 && at / dilation < kh;
-        const int second = count > 1 && later >= 0 && later % dilation == 0;
-        if (h < 0 || h >= v->size[1] || !(first || second)) continue;
-        to[n++] = (fc_group_row){
-            x + h * v->stride[1], { first ? w + at / dilation * taps : -1, second ? w + later / dilation * taps : -1 }
-        };
-    }
+    for (ptrdiff_t k = 0; k < kh; k++)
+        n += list_row(p, j, d, h + k * dilation, tap + k, k < apart ? -1 : tap + k - apart, to + n);
+    for (ptrdiff_t k = kh - apart; k < kh && count > 1; k++)
+        n += list_row(p, j, d, h + k * dilation + stride, -1, tap + k, to + n);
     return n;
 }
 
-static ptrdiff_t list_rows(const fc_conv_plan *p, const view *v, ptrdiff_t r, ptrdiff_t count, fc_group_row *to)
-{
-    const ptrdiff_t *k = p->problem.kernel, channels = p->icg;
-    ptrdiff_t n = 0;
-    for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t td = 0; td < k[0]; td++) {
-            const ptrdiff_t d = v->at[0] + td * v->planes, w = (c * k[0] + td) * k[1] * k[2] * lanes_of(p);
-            if (d < 0 || d >= v->size[0]) continue;
-            n += list_plane(p, v, r, count, c * v->channel + d * v->stride[0], w, to + n);
-        }
-    return n;
-}
-
-/* All outputs of a block, of which the tile says channels and weights. */
-static void run_view(const fc_conv_plan *p, const fc_buffers *b, const view *v, const block *o, fc_group_tile *t,
-                     void *y, fc_group_row *table)
+/* The rows of inputs that rows r, ... of the block's outputs read. */
+static void list_rows(const fc_conv_plan *p, const job *j, ptrdiff_t r, fc_group_tile *t)
 {
     const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t d = j->o->depth * q->stride[0] - q->pad[0], h = (j->o->row + r) * q->stride[1] - q->pad[1];
+    t->rows = (int)fc_min(FC_GROUP_ROWS, j->o->rows - r);
+    t->reads = 0;
+    for (ptrdiff_t td = 0; td < q->kernel[0]; td++)
+        t->reads += list_plane(p, j, td, d + td * q->dilation[0], h, t->rows, j->row + t->reads);
+    t->padded = 0;
+    for (ptrdiff_t i = 0; i < t->reads; i++) t->padded |= j->row[i].zeros;
+}
+
+/* A tile vector by vector, each from a copy of its inputs. */
+static void run_boxed(const fc_conv_plan *p, const fc_group_tile *t, void *room)
+{
     const fc_kernels *k = p->work.kernels;
-    t->row = table;
-    t->taps = q->kernel[FC_WIDTH];
-    t->chain = chain_of(p);
-    t->stride = q->stride[FC_WIDTH];
-    t->dilation = q->dilation[FC_WIDTH];
-    t->x_column = v->stride[FC_WIDTH];
-    t->y_column = q->y_stride[FC_W];
-    t->y_row = q->y_stride[FC_H];
-    for (ptrdiff_t r = 0; r < o->rows; r += t->rows) {
-        t->rows = (int)fc_min(FC_GROUP_ROWS, o->rows - r);
-        t->reads = list_rows(p, v, r, t->rows, table);
-        for (ptrdiff_t column = 0; column < o->columns; column += k->group_pixels) {
-            const ptrdiff_t at = v->at[FC_WIDTH] + column * t->stride;
-            t->pixels = (int)fc_min(k->group_pixels, o->columns - column);
-            t->x = fc_at(p, v->x, at * t->x_column);
+    fc_group_row *row = room;
+    void *box = (char *)room + table_bytes(p);
+    for (ptrdiff_t i = 0; i < t->reads; i++) {
+        row[i] = t->row[i];
+        row[i].x = i * box_row(p);
+        row[i].zeros = 0;
+    }
+    for (ptrdiff_t v = 0; v < t->vectors; v++) {
+        fc_group_tile one = *t;
+        one.vectors = 1;
+        one.x = fc_at(p, t->x, v * t->x_vector);
+        one.x_channels -= v * t->x_vector;
+        one.w = fc_at(p, t->w, v * t->channels * t->w_channel);
+        one.y = fc_to(p, t->y, v * t->y_vector);
+        if (t->bias) one.bias = fc_at(p, t->bias, v * t->y_vector);
+        if (v + 1 < t->vectors) one.last_lanes = t->lanes;
+        if (v == 0 || t->x_vector > 0) k->group_copy(&one, box);
+        one.x = box;
+        one.row = row;
+        one.x_column = k->lanes;
+        one.x_block = t->reads * box_row(p);
+        one.x_channels = fc_group_blocks(t->channels, k->lanes) * k->lanes;
+        one.first = 0;
+        one.end = box_row(p);
+        one.padded = 0;
+        one.x_after = 0;
+        k->group_tile(&one);
+    }
+}
+
+/* All pixels of a block, of which the tile says vectors of channels and weights; x: their image, y: the block's first output. */
+static void run_pixels(const fc_conv_plan *p, const job *j, fc_group_tile *t, const void *x, void *y,
+                       ptrdiff_t channels)
+{
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t pixels = p->work.kernels->group_pixels, last = box_row(p) / lanes_of(p) - 1;
+    const ptrdiff_t next = q->x_stride[FC_W] == q->ic ? q->ic : 0;
+    const int finished = fc_epilogue_clamps(p, &t->finish);
+    for (ptrdiff_t r = 0; r < j->o->rows; r += t->rows) {
+        list_rows(p, j, r, t);
+        for (ptrdiff_t column = 0; column < j->o->columns; column += pixels) {
+            const ptrdiff_t at = (j->o->column + column) * t->stride - q->pad[FC_WIDTH];
+            t->pixels = (int)fc_min(pixels, j->o->columns - column);
+            t->x = fc_at(p, x, at * t->x_column);
             t->first = -at;
-            t->end = v->size[FC_WIDTH] - at;
+            t->end = q->size[FC_WIDTH] - at;
+            t->x_after = fc_max(t->end - 1 - last, 0) * next;
             t->y = fc_to(p, y, r * t->y_row + column * t->y_column);
-            k->group_tile(t);
-            for (ptrdiff_t i = 0; i < t->rows * t->pixels; i++)
-                fc_epilogue(p, b, fc_to(p, t->y, i / t->pixels * t->y_row + i % t->pixels * t->y_column), t->channels,
+            if (j->box) run_boxed(p, t, j->box);
+            else p->work.kernels->group_tile(t);
+            for (ptrdiff_t i = 0; i < t->rows * t->pixels && !finished; i++)
+                fc_epilogue(p, j->b, fc_to(p, t->y, i / t->pixels * t->y_row + i % t->pixels * t->y_column), channels,
                             1);
         }
     }
 }
 
-static void run_block(const fc_conv_plan *p, const fc_buffers *b, const block *o, const void *w, char *workspace)
+/* Vectors of bundles of one vector each, or of one bundle. */
+static void run_vectors(const fc_conv_plan *p, const job *j, ptrdiff_t vector, ptrdiff_t end)
 {
-    const ptrdiff_t *s = p->problem.y_stride, lanes = lanes_of(p), oc = p->problem.oc;
-    const ptrdiff_t y = o->image * s[FC_N] + o->depth * s[FC_D] + o->row * s[FC_H] + o->column * s[FC_W];
-    const view image = view_image(p, b, o);
-    const int reads_image = in_place(p) && p->work.kernels->all_finite(w, o->vectors * chain_of(p) * lanes, 1);
-    const ptrdiff_t step = reads_image ? o->vectors : 1;
-    for (ptrdiff_t i = 0; i < o->vectors; i += step) {
-        const ptrdiff_t first = (o->vector + i) * lanes;
-        view v = image;
-        if (reads_image) v.x = fc_at(p, v.x, first);
-        else v = fill_strip(p, &image, o, o->vector + i, workspace + table_bytes(p));
-        fc_group_tile t = { .w = fc_at(p, w, i * lanes * chain_of(p)),
-                            .bias = b->bias ? fc_at(p, b->bias, first) : NULL,
-                            .channels = fc_min(step * lanes, oc - first) };
-        run_view(p, b, &v, o, &t, fc_to(p, b->y, y + first), (void *)workspace);
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t *xs = q->x_stride, *ys = q->y_stride, lanes = lanes_of(p);
+    const ptrdiff_t oc = first_of(p, vector), ic = oc / p->ocg * p->icg, each
+    = bundle_vectors(p);
+    fc_group_tile t = { .w = fc_at(p, j->w, (vector - j->o->vector) * chain_of(p) * lanes),
+                        .bias = j->b->bias ? fc_at(p, j->b->bias, oc) : NULL,
+                        .lane = j->lane,
+                        .vectors = end - vector,
+                        .x_vector = each > 1 ? 0 : bundle_of(p) * p->icg,
+                        .y_vector = each > 1 ? lanes : bundle_of(p) * p->ocg,
+                        .channels = p->icg,
+                        .w_channel = taps_of(p) * lanes,
+                        .x_block = lanes,
+                        .x_channels = q->ic - ic,
+                        .row = j->row,
+                        .taps = q->kernel[FC_WIDTH],
+                        .stride = q->stride[FC_WIDTH],
+                        .dilation = q->dilation[FC_WIDTH],
+                        .x_column = xs[FC_W],
+                        .y_column = ys[FC_W],
+                        .y_row = ys[FC_H],
+                        .last_lanes = (int)(end_of(p, end - 1) - first_of(p, end - 1)) };
+    t.lanes = (int)t.y_vector;
+    const ptrdiff_t y = oc + j->o->image * ys[FC_N] + j->o->depth * ys[FC_D] + j->o->row * ys[FC_H] +
+                        j->o->column * ys[FC_W];
+    run_pixels(p, j, &t, fc_at(p, j->b->x, j->o->image * xs[FC_N] + ic), fc_to(p, j->b->y, y), end_of(p, end - 1) - oc);
+}
+
+static void run_block(const fc_conv_plan *p, const fc_buffers *b, const block *o, const void *w, void *workspace)
+{
+    const ptrdiff_t each
+    = bundle_vectors(p);
+    job j = { .b = b, .o = o, .w = w, .row = workspace, .box = boxed(p) ? (char *)workspace + table_bytes(p) : NULL };
+    j.finite = p->work.kernels->all_finite(w, (o->end - o->vector) * chain_of(p) * lanes_of(p), 1);
+    for (ptrdiff_t lane = 0; lane < fc_min(bundle_of(p) * p->ocg, lanes_of(p)); lane++)
+        j.lane[lane] = (int)(lane / p->ocg * p->icg);
+    for (ptrdiff_t next, vector = o->vector; vector < o->end; vector = next) {
+        next = each
+        > 1 ? fc_min((vector / each + 1) * each, o->end) : o->end;
+        run_vectors(p, &j, vector, next);
     }
 }
 
@@ -344,12 +363,12 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
                      double deadline)
 {
     const fc_conv_plan *p = (const fc_conv_plan *)work;
-    char *room = (char *)workspace + table_bytes(p) + strip_room(p);
+    char *room = (char *)workspace + room_bytes(p);
     ptrdiff_t packed = -1;
     while (item < end) {
         const block o = block_of(p, item++);
         const void *w = p->packed ? fc_at(p, b->w, o.vector * lanes_of(p) * chain_of(p)) : room;
-        if (!p->packed && o.vector != packed) pack_vectors(p, b->w, o.vector, o.vectors, room);
+        if (!p->packed && o.vector != packed) pack_vectors(p, b->w, o.vector, o.end, room);
         packed = o.vector;
         run_block(p, b, &o, w, workspace);
         if (fc_late(deadline)) break;

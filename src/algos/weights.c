@@ -1,6 +1,7 @@
 /* Weights as the tiles read them: in place (rows of OIHW are sequential streams of broadcasts), or in panels of mr rows,
  *     packed[phase][group][row / mr][channel * taps + tap][row % mr]
  * made once for a layer, or a block at a time where the user's order does not run along the chain. */
+#include <string.h>
 #include "algos.h"
 
 /* Strides of output row, input channel and tap in the user's array. */
@@ -77,6 +78,31 @@ void fc_weights_pack(const fc_conv_plan *p, const void *w, void *packed)
             for (ptrdiff_t row = 0; row < p->ocg; row += p->work.kernels->mr)
                 pack_rows(p, &f, w, group, row, 0, p->icg, 0, f.taps,
                           fc_to(p, packed, packed_offset(p, &f, group, row)));
+    }
+}
+
+void fc_weights_turn(const fc_conv_plan *p, const void *w, ptrdiff_t oc, ptrdiff_t rows, ptrdiff_t channel,
+                     ptrdiff_t channels, void *to, ptrdiff_t width)
+{
+    const fc_kernels *kernels = p->work.kernels;
+    const ptrdiff_t *k = p->problem.kernel, *s = p->problem.w_stride, taps = k[0] * k[1] * k[2];
+    const void *from = fc_at(p, w, oc * s[0] + channel * s[1]);
+    if (fc_weights_in_place(p)) {
+        if (rows < width) memset(to, 0, (size_t)(channels * taps * width) * kernels->size);
+        kernels->transpose(from, rows, s[0], channels * taps, to, width);
+        return;
+    }
+    for (ptrdiff_t t = 0; t < taps; t++) {
+        const ptrdiff_t at = t % k[2] * s[4] + t / k[2] % k[1] * s[3] + t / (k[2] * k[1]) * s[2];
+        const fc_rows tap = { .x = fc_at(p, from, at),
+                              .rows = channels,
+                              .x_row = s[1],
+                              .step = s[0],
+                              .end = rows,
+                              .n = width,
+                              .to = fc_to(p, to, t * width),
+                              .to_row = taps * width };
+        kernels->pad_rows(&tap);
     }
 }
 

@@ -82,34 +82,40 @@ typedef struct fc_channel_tile {
     fc_finish finish; /* adds nothing */
 } fc_channel_tile;
 
-/* A row of inputs that such a tile reads: where it begins in x, and in w the taps that meet it of each row of outputs, or
- * less than 0 where it has none. */
+/* A row of inputs that a group tile reads: where it begins in x, and in w the taps that meet it of each row of outputs, or
+ * less than 0 where it has none. zeros: it is padding. */
 typedef struct fc_group_row {
     ptrdiff_t x, w[FC_GROUP_ROWS];
+    int zeros;
 } fc_group_row;
 
-/* A tile of rows of pixels by vectors of channels, each lane one chain with inputs of its own, over all i in order:
- *     y[r*y_row + p*y_column + j] =
- *         sum over i, k of w[row[i].w[r] + k*lanes + j] * x[row[i].x + (p*stride + k*dilation)*x_column + j]
- * then + bias; weights of the next vector are chain*lanes further on, of the last one whole. Columns p*stride + k*dilation
- * below first or from end on are zeros. */
+/* A tile of rows of pixels by vectors of output channels, each lane one chain over channels c and all i in order:
+ *     y[v*y_vector + r*y_row + p*y_column + j] = sum over c, i, k of
+ *         w[(v*channels + c)*w_channel + row[i].w[r] + k*LANES + j] *
+ *         x[v*x_vector + c/LANES*x_block + row[i].x + (p*stride + k*dilation)*x_column + lane[j] + c%LANES]
+ * then + bias. Columns p*stride + k*dilation below first or from end on are zeros. */
 typedef struct fc_group_tile {
     const void *x, *w, *bias;
     void *y;
+    const int *lane; /* [LANES]; + c it is below LANES, or below 1 for all lanes */
+    ptrdiff_t vectors, x_vector, y_vector;
+    ptrdiff_t channels, w_channel, x_block;
+    ptrdiff_t x_channels; /* of a pixel from x on */
+    ptrdiff_t x_after;    /* elements that may be read behind the last column's */
     const fc_group_row *row;
-    ptrdiff_t reads, taps, chain, channels;
+    ptrdiff_t reads, taps;
     ptrdiff_t stride, dilation, x_column, y_column, y_row, first, end;
     int rows, pixels;
+    int lanes, last_lanes; /* outputs of a vector, of the last one */
+    int padded; /* some rows are zeros */
+    fc_finish finish; /* adds nothing */
 } fc_group_tile;
-
-/* to[j*LANES + lane] = x[j*x_column + g*x_group], g the lane's group: first lanes belong to group 0, then group to each;
- * lanes from `lanes` on hold anything, and up to a vector behind the last column is written. */
-typedef struct fc_spread {
-    const void *x;
-    void *to;
-    ptrdiff_t columns, x_column, x_group, group, first;
-    int lanes;
-} fc_spread;
+/* Whether the columns of neighbouring pixels are those of neighbouring taps, of which there is code. */
+static inline int fc_group_neighbours(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation)
+{
+    return stride <= 2 && dilation == 1 && (taps == 3 || taps == 5 || taps == 7);
+}
+static inline ptrdiff_t fc_group_blocks(ptrdiff_t channels, ptrdiff_t lanes) { return (channels + lanes - 1) / lanes; }
 
 /* Lanes first <= lane < end of a vector of columns read x[at + lane*step]; all others are padding. */
 typedef struct fc_piece {
@@ -249,7 +255,8 @@ struct fc_kernels {
     void (*upsample)(const fc_upsample *);
     void (*depthwise)(const fc_depthwise *);
     void (*group_tile)(const fc_group_tile *);
-    void (*spread)(const fc_spread *);
+    /* what the tile reads for its first vector, box[c / LANES][row][column][c % LANES], zeros where it is outside */
+    void (*group_copy)(const fc_group_tile *, void *box);
     /* between an array and the places offset[j] of another */
     void (*scatter)(const void *from, ptrdiff_t n, void *to, const ptrdiff_t *offset);
     void (*gather)(const void *from, const ptrdiff_t *offset, ptrdiff_t n, void *to);

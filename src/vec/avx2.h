@@ -123,6 +123,23 @@ VEC V v_select(M m, V a, V b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_p
 /* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
 VEC V v_zip_low(V a, V b) { return VI(permute2f128)(VI(unpacklo)(a, b), VI(unpackhi)(a, b), 0x20); }
 VEC V v_zip_high(V a, V b) { return VI(permute2f128)(VI(unpacklo)(a, b), VI(unpackhi)(a, b), 0x31); }
+/* v[lane[0] + plus], v[lane[1] + plus], ... */
+typedef __m256i P;
+#if FC_DOUBLE
+VEC P p_lanes(const int *lane, int plus)
+{
+    const __m128i lanes = _mm_add_epi32(_mm_loadu_si128((const __m128i *)lane), _mm_set1_epi32(plus));
+    const P twice = _mm256_cvtepu32_epi64(_mm_add_epi32(lanes, lanes)); /* halves of an element are permuted */
+    return _mm256_or_si256(twice, _mm256_slli_epi64(_mm256_add_epi64(twice, _mm256_set1_epi64x(1)), 32));
+}
+VEC V v_permute(V v, P lanes) { return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v), lanes)); }
+#else
+VEC P p_lanes(const int *lane, int plus)
+{
+    return _mm256_add_epi32(_mm256_loadu_si256((const __m256i *)lane), _mm256_set1_epi32(plus));
+}
+VEC V v_permute(V v, P lanes) { return _mm256_permutevar8x32_ps(v, lanes); }
+#endif
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 /* lane j of vector i becomes lane i of vector j: within blocks of 16 bytes, then the blocks */

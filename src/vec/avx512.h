@@ -124,6 +124,17 @@ VEC V v_zip_high(V a, V b)
     return VI(permutex2var)(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
 }
 #endif
+/* v[lane[0] + plus], v[lane[1] + plus], ... */
+typedef __m512i P;
+#if FC_DOUBLE
+VEC P p_lanes(const int *lane, int plus)
+{
+    return _mm512_cvtepi32_epi64(_mm256_add_epi32(_mm256_loadu_si256((const __m256i *)lane), _mm256_set1_epi32(plus)));
+}
+#else
+VEC P p_lanes(const int *lane, int plus) { return _mm512_add_epi32(_mm512_loadu_si512(lane), _mm512_set1_epi32(plus)); }
+#endif
+VEC V v_permute(V v, P lanes) { return VI(permutexvar)(lanes, v); }
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b) { return VI(or)(a, b); }
 

@@ -135,6 +135,22 @@ VEC V v_zip_high(V a, V b)
     for (int lane = 0; lane < LANES; lane++) v[lane] = lane % 2 ? b[(LANES + lane) / 2] : a[(LANES + lane) / 2];
     return v;
 }
+/* v[lane[0] + plus], v[lane[1] + plus], ... */
+typedef struct {
+    int lane[LANES];
+} P;
+VEC P p_lanes(const int *lane, int plus)
+{
+    P p;
+    for (int i = 0; i < LANES; i++) p.lane[i] = lane[i] + plus;
+    return p;
+}
+VEC V v_permute(V v, P p)
+{
+    V permuted = v;
+    for (int i = 0; i < LANES; i++) permuted[i] = v[p.lane[i]];
+    return permuted;
+}
 /* joins vectors whose lanes are zero where the other's are not */
 VEC V v_or(V a, V b)
 {

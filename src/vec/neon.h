@@ -102,6 +102,23 @@ VEC V v_select(M m, V a, V b)
 /* a[0], b[0], a[1], b[1], ...: the first half of them, the second */
 VEC V v_zip_low(V a, V b) { return VI(vzip1q)(a, b); }
 VEC V v_zip_high(V a, V b) { return VI(vzip2q)(a, b); }
+/* v[lane[0] + plus], v[lane[1] + plus], ... */
+typedef uint8x16_t P;
+#if FC_DOUBLE
+VEC P p_lanes(const int *lane, int plus)
+{
+    const uint8x8_t low = vdup_n_u8((uint8_t)(8 * (lane[0] + plus))), high = vdup_n_u8((uint8_t)(8 * (lane[1] + plus)));
+    return vaddq_u8(vcombine_u8(low, high), vreinterpretq_u8_u64(vdupq_n_u64(0x0706050403020100)));
+}
+VEC V v_permute(V v, P lanes) { return vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(v), lanes)); }
+#else
+VEC P p_lanes(const int *lane, int plus)
+{
+    const uint32x4_t lanes = vreinterpretq_u32_s32(vaddq_s32(vld1q_s32(lane), vdupq_n_s32(plus)));
+    return vreinterpretq_u8_u32(vmlaq_u32(vdupq_n_u32(0x03020100), lanes, vdupq_n_u32(0x04040404)));
+}
+VEC V v_permute(V v, P lanes) { return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), lanes)); }
+#endif
 /* joins vectors whose lanes are zero where the other's are not */
 #if FC_DOUBLE
 VEC V v_or(V a, V b) { return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b))); }
