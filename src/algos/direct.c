@@ -252,7 +252,8 @@ typedef struct item {
     void *room, *strip, *scratch;
     /* the rows of the image that the next item reads and this one did not: of each channel so many bytes in a run */
     const char *soon;
-    ptrdiff_t soon_bytes, soon_channels;
+    ptrdiff_t soon_bytes, soon_left; /* what no tile has fetched yet: channels, or bytes of each run */
+    int soon_by_lines;
 } item;
 
 static void place(item *it, ptrdiff_t at)
@@ -499,17 +500,26 @@ static void half_last(fc_tile *t, int half)
     }
 }
 
-/* Each tile fetches a channel's run, at every step a share of it. */
+/* Each tile fetches a channel's run, at every step a share of it; or, where there are fewer tiles than channels, some lines of
+ * every channel's, at every step one. */
 static void fetch_soon(item *it, fc_tile *t)
 {
+    const ptrdiff_t channel = it->p->problem.x_stride[FC_C] * (ptrdiff_t)it->p->work.kernels->size;
     t->ahead = NULL;
-    t->ahead_step = t->ahead_next = 0;
-    if (it->soon_channels <= 0) return;
+    t->ahead_step = t->ahead_channel = t->ahead_next = 0;
+    if (it->soon_left <= 0) return;
     t->ahead = it->soon;
-    t->ahead_step = fc_ceil_div(it->soon_bytes, t->channels * t->taps);
-    t->ahead_next = it->p->problem.x_stride[FC_C] * (ptrdiff_t)it->p->work.kernels->size;
+    if (it->soon_by_lines) {
+        t->ahead_step = FC_ALIGN;
+        t->ahead_next = t->taps * FC_ALIGN;
+        t->ahead_channel = channel - t->ahead_next;
+        it->soon_left -= t->repeats * t->ahead_next;
+    } else {
+        t->ahead_step = fc_ceil_div(it->soon_bytes, t->channels * t->taps);
+        t->ahead_next = channel;
+        it->soon_left -= t->repeats;
+    }
     it->soon += t->repeats * t->ahead_next;
-    it->soon_channels -= t->repeats;
 }
 
 static void run_along_rows(item *it, const band *a)
@@ -582,23 +592,23 @@ static void run_item(item *it)
     }
 }
 
-/* The next item is the band of rows below this one, as a rule. Where it has more channels than this one has tiles, the
- * few that could be fetched made no difference. */
+/* The next item is the band of rows below this one, as a rule. */
 static void look_ahead(item *it, int more)
 {
     const fc_conv_plan *p = it->p;
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t *s = p->problem.x_stride, step = it->l.step[FC_HEIGHT];
     const ptrdiff_t rows = fc_min(it->rows, it->l.n[FC_HEIGHT] - it->jh0 - it->rows) * step;
+    const ptrdiff_t tiles = fc_ceil_div(it->block.ocs, k->mr) * (it->rows * it->columns / (FC_VECTORS * k->lanes));
     const ptrdiff_t ih = it->l.in0[FC_HEIGHT] + it->jh0 * step +
                          it->l.sets[FC_HEIGHT] * set_size(&it->l, FC_HEIGHT, it->rows);
-    const ptrdiff_t tiles = fc_ceil_div(it->block.ocs, k->mr) * (it->rows * it->columns / (FC_VECTORS * k->lanes));
-    it->soon_channels = 0;
-    if (!more || it->l.flat || p->column_blocks > 1 || tiles < p->icg || p->problem.size[FC_DEPTH] > 1) return;
+    it->soon_left = 0;
+    if (!more || it->l.flat || p->column_blocks > 1 || p->problem.size[FC_DEPTH] > 1) return;
     if (rows <= 0 || ih < 0 || ih + rows > p->problem.size[FC_HEIGHT] || s[FC_W] != 1 || s[FC_H] < 0) return;
     it->soon = fc_at(p, it->b->x, it->n * s[FC_N] + it->block.group * p->icg * s[FC_C] + ih * s[FC_H]);
     it->soon_bytes = rows * s[FC_H] * (ptrdiff_t)k->size;
-    it->soon_channels = p->icg;
+    it->soon_by_lines = tiles < p->icg;
+    it->soon_left = it->soon_by_lines ? it->soon_bytes : p->icg;
 }
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t at, ptrdiff_t end,

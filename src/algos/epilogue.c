@@ -59,13 +59,10 @@ void fc_epilogue_scattered(const fc_conv_plan *p, const fc_buffers *b, void *sum
     finish(p, n, sums, residual);
 }
 
-void fc_epilogue(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t n, ptrdiff_t step)
+/* Not inlined: nothing else wants its room on the stack. */
+static __attribute__((noinline)) void finish_strided(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t n,
+                                                     ptrdiff_t step)
 {
-    if (!has_epilogue(&p->problem)) return;
-    if (step == 1 || n == 1) {
-        finish(p, n, y, residual_at(b, y));
-        return;
-    }
     _Alignas(FC_ALIGN) char sums[TOGETHER * sizeof(double)];
     ptrdiff_t offset[TOGETHER];
     for (ptrdiff_t i = 0; i < TOGETHER; i++) offset[i] = i * step;
@@ -75,6 +72,13 @@ void fc_epilogue(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t 
         fc_epilogue_scattered(p, b, sums, count, y, offset);
         p->work.kernels->scatter(sums, count, y, offset);
     }
+}
+
+void fc_epilogue(const fc_conv_plan *p, const fc_buffers *b, void *y, ptrdiff_t n, ptrdiff_t step)
+{
+    if (!has_epilogue(&p->problem)) return;
+    if (step == 1 || n == 1) finish(p, n, y, residual_at(b, y));
+    else finish_strided(p, b, y, n, step);
 }
 
 void fc_epilogue_soon(const fc_conv_plan *p, const fc_buffers *b, const fc_tile *t)

@@ -55,10 +55,10 @@ typedef struct fc_tile {
     const void *bias; /* one a row, or NULL */
     int finished;     /* with `finish` nothing is left to do */
     fc_finish finish;
-    /* fetched into L2 on the way, unless it is NULL: a line a step, ahead_step bytes apart; a repeat begins ahead_next
-       bytes later */
+    /* fetched into L2 on the way, unless it is NULL: a line a step, ahead_step bytes apart, and of a new channel of
+       several taps ahead_channel bytes further; a repeat begins ahead_next bytes later */
     const char *ahead;
-    ptrdiff_t ahead_step, ahead_next;
+    ptrdiff_t ahead_step, ahead_channel, ahead_next;
 } fc_tile;
 
 /* A tile of pixels by vectors of output channels, each lane one chain over channels x taps:
