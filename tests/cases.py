@@ -187,6 +187,8 @@ conv2d c2-2 g2 i19x9 k3 d6x2 s4x1 p5x2
 conv2d c2-2 g2 i21x83 k3 p1
 conv2d c2-2 g2 i21x131 k3 s2 p1
 conv2d c2-2 g2 i11x75 k5 s2 p1x3 q2x0
+conv2d c2-2 g2 i70x41 k3 p1                     # more rows than are taken at once
+conv2d c2-2 g2 i67x137 k5 s2 p2
 conv2d c2-2 g2 i18x40 k9 p4
 conv2d c2-2 g2 i9x37 k11 s2 p5
 conv2d c2-2 g2 i6x64 k3x16 p1x9
@@ -196,6 +198,8 @@ conv2d c35-35 g35 n2 i7 k7 p3
 conv1d c3-3 g3 i333 k31 p15
 conv1d c3-6 g3 i170 k5 s2 p2
 conv3d c3-3 g3 i4x5x35 k3 p1
+conv3d c2-2 g2 i2x5x35 k3 p3                    # planes of padding alone
+conv3d c3-3 g3 i5x9x40 k3 s2 p1
 conv3d c3-3 g3 i5x7x9 k3x5x2 s2 d1x2x1 p1x4x0
 conv2d c4-12 g4 i7x9 k3 p1                      # with multiplier
 conv2d c4-8 g4 i7x9 k3 p1 last

@@ -9,7 +9,7 @@ enum {
     STRIP_BYTES = 96 << 10,
     COLUMNS = 64, /* vectors of one row in an item at most */
     TABLE_BYTES = 512 << 10,
-    TOGETHER = 16 /* channels from one look at the clock to the next */
+    TOGETHER = 250000 /* operations from one look at the clock to the next: some microseconds */
 };
 
 static const char *cannot(const fc_conv_plan *p)
@@ -320,12 +320,13 @@ static void run_channels(const fc_conv_plan *p, geometry *g, const fc_buffers *b
 }
 
 /* How many channels from this item on the kernel may take at once: those of one image whose weights follow each other. */
-static ptrdiff_t together(const fc_conv_plan *p, ptrdiff_t channel, ptrdiff_t items, int heavy)
+static ptrdiff_t together(const fc_conv_plan *p, ptrdiff_t channel, ptrdiff_t items)
 {
     const ptrdiff_t *kernel = p->problem.kernel;
+    const double most = TOGETHER / (p->work.flops / (double)p->work.items + 1);
     const int follow = p->packed ||
                        (fc_weights_in_place(p) && p->problem.w_stride[0] == kernel[0] * kernel[1] * kernel[2]);
-    return heavy || !follow ? 1 : fc_min(fc_min(items, TOGETHER), p->problem.groups - channel);
+    return !follow ? 1 : fc_min(fc_min(items, 1 + (ptrdiff_t)most), p->problem.groups - channel);
 }
 
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
@@ -335,11 +336,10 @@ static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, 
     const ptrdiff_t groups = p->problem.groups, channels = p->problem.batch * groups,
                     blocks = work->items / channels / fc_phases(p);
     ptrdiff_t laid_out = -1;
-    const int heavy = work->flops / (double)work->items > 1e5; /* then the clock costs nothing beside an item */
     geometry g = { .f = { .index = -1 } };
     while (item < end) {
         const ptrdiff_t index = item / channels / blocks, block = item / channels % blocks, channel = item % channels;
-        const ptrdiff_t count = together(p, channel % groups, end - item, heavy);
+        const ptrdiff_t count = together(p, channel % groups, end - item);
         if (index != g.f.index) fc_phase_of(p, index, &g.f);
         if (item / channels != laid_out) lay_out(p, &g, block, workspace);
         laid_out = item / channels;
