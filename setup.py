@@ -25,6 +25,8 @@ FLAGS = [
     "-fno-math-errno",
     "-ffp-contract=off",
 ]
+# Kernels call nothing and throw nothing: tables to unwind them would be 100 KB.
+KERNELS = ["-fno-asynchronous-unwind-tables"]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wvla"]
 BASELINE = {"X86": ["-march=x86-64", "-mtune=generic"]}
 
@@ -53,7 +55,7 @@ def objects(machine):
         yield source, [*common, *WARNINGS], source.stem
     for name, flags in isa_rows(machine):
         for double in (0, 1):
-            extra = [*flags, *WARNINGS, f"-DFC_DOUBLE={double}"]
+            extra = [*flags, *KERNELS, *WARNINGS, f"-DFC_DOUBLE={double}"]
             yield SRC / "isa" / f"{name}.c", [*common, *extra], f"{name}_f{64 if double else 32}"
 
 

@@ -11,6 +11,7 @@ typedef __m256 V;
 enum { LANES = 8 };
 #define VI(op) _mm256_##op##_ps
 #endif
+#define V_LEAVE_FREE() (void)0
 typedef struct {
     M low, high;
 } M2;

@@ -2,6 +2,7 @@
  * is. No fused multiply-add, so baseline is right within the error bound but outside the promise of equal bits. */
 typedef T V __attribute__((vector_size(16)));
 enum { LANES = 16 / sizeof(T) };
+#define V_LEAVE_FREE() (void)0
 typedef struct {
     int first, end;
 } M;

@@ -11,6 +11,7 @@ typedef float32x4_t V;
 enum { LANES = 4 };
 #define VI(op) op##_f32
 #endif
+#define V_LEAVE_FREE() (void)0
 typedef struct {
     int first, end;
 } M;
