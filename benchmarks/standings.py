@@ -346,7 +346,8 @@ def networks_markdown(rows: list[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _by_network(rows: list[Row]) -> dict[Key, dict[int, Row]]:
+def _by_network(rows: list[Row]) -> dict[tuple[str, str, str], dict[int, Row]]:
+    """The rows of a set, element type and label, by threads."""
     found: dict[tuple[str, str, str], dict[int, Row]] = {}
     for row in rows:
         found.setdefault((row.set, row.dtype, row.label), {})[row.threads] = row
