@@ -13,6 +13,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SRC = Path(__file__).parent / "src"
+# Not in build_temp, which pip deletes after each `pip install -e .`: tests/harness.py links them too.
+OBJECTS = Path(__file__).parent.absolute() / "build" / "objects"
 ARCHITECTURES = {"x86_64": "X86", "AMD64": "X86", "aarch64": "ARM", "arm64": "ARM"}
 # Ours come last on the command line, so that CFLAGS can neither allow another machine's
 # instructions nor let the compiler fuse or reorder arithmetic.
@@ -93,14 +95,17 @@ class Build(build_ext):
 
     def build_extension(self, ext):
         openmp = openmp_flags(self.compiler)
-        folder = Path(self.build_temp).absolute()
+        compiler = " ".join([*self.compiler.compiler_so, *openmp])
+        OBJECTS.mkdir(parents=True, exist_ok=True)
+        stamp = OBJECTS / "compiler"
+        anew = self.force or not stamp.exists() or stamp.read_text() != compiler
+        stamp.unlink(missing_ok=True)  # until all of them are this compiler's
         newest = max(path.stat().st_mtime for path in [*SRC.rglob("*.*"), Path("setup.py")])
 
         def build(job):
             source, flags, name = job
-            target = folder / f"{name}{'' if openmp else '_sequential'}.o"
-            if self.force or not target.exists() or target.stat().st_mtime < newest:
-                target.parent.mkdir(parents=True, exist_ok=True)
+            target = OBJECTS / f"{name}.o"
+            if anew or not target.exists() or target.stat().st_mtime < newest:
                 self.spawn(
                     [
                         *self.compiler.compiler_so,
@@ -116,6 +121,7 @@ class Build(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             ext.extra_objects = list(pool.map(build, objects(platform.machine())))
+        stamp.write_text(compiler)
         ext.depends = ext.extra_objects  # or an old library would count as up to date
         ext.extra_compile_args = [*openmp, *flags_for(platform.machine())]
         ext.extra_link_args = openmp

@@ -105,7 +105,7 @@ def build(machine: Machine) -> Path:
             return program
         _forget_older_builds(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = _made_by_setup(sources) if machine.architecture == NATIVE and openmp else {}
+            made = _made_by_setup(setup) if machine.architecture == NATIVE else {}
             commands = [
                 ([*machine.compiler, *openmp, *flags, "-c", str(source)], folder / f"{name}.o")
                 for source, flags, name in jobs
@@ -118,10 +118,13 @@ def build(machine: Machine) -> Path:
     return program
 
 
-def _made_by_setup(sources: list[Path]) -> dict[str, Path]:
+def _made_by_setup(setup) -> dict[str, Path]:
     """The objects, by name, that setup.py left behind and no source is newer than."""
-    newest = max(path.stat().st_mtime for path in (*sources, ROOT / "setup.py"))
-    objects = ROOT.glob(f"build/temp.*-{NATIVE}-{sys.implementation.cache_tag}/*.o")
+    if not (setup.OBJECTS / "compiler").exists():  # none, or not all are of one compiler
+        return {}
+    sources = [*setup.SRC.rglob("*.*"), ROOT / "setup.py"]
+    newest = max(path.stat().st_mtime for path in sources)
+    objects = setup.OBJECTS.glob("*.o")
     return {path.stem: path for path in objects if path.stat().st_mtime > newest}
 
 
