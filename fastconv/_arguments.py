@@ -985,6 +985,18 @@ def floating(op: str, name: str, value) -> np.ndarray:
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
+def float_type(op: str, dtype) -> np.dtype:
+    try:
+        kind = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(
+            f"{op}: dtype must be float16, float32 or float64, got {shown(dtype)}"
+        ) from error
+    if kind.kind != "f" or kind.itemsize > 8:
+        raise TypeError(f"{op}: dtype must be float16, float32 or float64, got {kind}")
+    return kind.newbyteorder("=")
+
+
 def vector(op: str, name: str, value, shape: tuple) -> np.ndarray | None:
     """An optional array of numbers of a given shape: a scale, a shift, a mean."""
     if value is None:
@@ -1068,11 +1080,12 @@ def check_pad(op, mode, n, lo, hi):
         if n + min(lo, 0) + min(hi, 0) < 0:
             raise ValueError(f"{op}: pad {(lo, hi)} takes more than the {n} elements of an axis")
         return
-    most = {"reflect": max(n - 1, 0), "circular": n, "replicate": INT64_MAX if n else 0}[mode]
-    if min(lo, hi) < 0 or max(lo, hi) > most:
+    kept = n + min(lo, 0) + min(hi, 0)
+    most = {"reflect": max(n - 1, 0), "circular": kept, "replicate": INT64_MAX if n else 0}[mode]
+    if n + lo + hi < 0 or max(lo, hi) > most:
         raise ValueError(
-            f"{op}: pad must be from 0 to {most} for an axis of {n} and mode={mode!r}, got "
-            f"{quantity(lo)} and {quantity(hi)}"
+            f"{op}: pad must be at most {most} and leave something of an axis of {n} for "
+            f"mode={mode!r}, got {quantity(lo)} and {quantity(hi)}"
         )
 
 
@@ -1101,12 +1114,18 @@ RESIZE_MODES = {
     "bicubic": (2,),
     "area": (1, 2, 3),
 }
+SMOOTHED_MODES = ("bilinear", "bicubic")
 
 
-def resizing(op, input, size, scale_factor, mode, align_corners, recompute_scale_factor):
-    """(x, output size, scale factor or None for each axis, mode, align_corners)."""
+def resizing(op, input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias):
+    """(x, output size, scale factor or None for each axis, mode, align_corners, antialias)."""
     mode = choice(op, "mode", mode, RESIZE_MODES)
     aligned = align_corners is not None and flag(op, "align_corners", align_corners)
+    smooth = flag(op, "antialias", antialias)
+    if smooth and mode not in SMOOTHED_MODES:
+        raise ValueError(
+            f"{op}: antialias is for mode {' and '.join(map(repr, SMOOTHED_MODES))}, got {mode!r}"
+        )
     keep = mode.startswith("nearest")
     x = (plain if keep or mode == "area" else floating)(op, "input", input)
     recompute = recompute_scale_factor is not None and flag(
@@ -1134,7 +1153,7 @@ def resizing(op, input, size, scale_factor, mode, align_corners, recompute_scale
         given = [scaled(op, n, f) for n, f in zip(x.shape[2:], scales, strict=True)]
     check_bytes(op, "the result", (*x.shape[:2], *given), x.itemsize)
     factors = [None] * dims if scales is None or recompute else scales
-    return x, given, factors, mode, aligned
+    return x, given, factors, mode, aligned, smooth
 
 
 def sized(op, name, value, convert) -> list | None:
@@ -1246,6 +1265,8 @@ def normalising(op, input, running_mean, running_var, weight, bias, use_stats, m
     """(x, running_mean, running_var, weight, bias, momentum, eps), for batch and instance norm."""
     x = floating(op, "input", input)
     momentum, eps = real(op, "momentum", momentum), real(op, "eps", eps)
+    if eps < 0:
+        raise ValueError(f"{op}: eps must not be negative, got {eps}")
     at_least(op, x, 2, "(N, C, ...)")
     channels = x.shape[1]
     if (running_mean is None) != (running_var is None):
@@ -1263,7 +1284,7 @@ def batch_normalising(op, input, mean, var, weight, bias, training, momentum, ep
     training = flag(op, "training", training)
     judged = normalising(op, input, mean, var, weight, bias, training, momentum, eps)
     x = judged[0]
-    if training and x.size // max(x.shape[1], 1) < 2 and x.shape[1]:
+    if training and x.size and x.size == x.shape[1]:
         raise ValueError(
             f"{op}: input must have more than 1 value per channel in training, got shape {x.shape}"
         )
@@ -1317,9 +1338,12 @@ def response_normalising(op, input, size, alpha, beta, k):
     return x, size, alpha, beta, k
 
 
-def softening(op, input, dim):
-    """(x, axis); not given, the axis is 1, or 0 for arrays of 0, 1 and 3 axes, as in PyTorch."""
-    x = floating(op, "input", input)
+def softening(op, input, dim, dtype):
+    """(x as dtype, axis); not given, the axis is 1, or 0 for arrays of 0, 1 and 3 axes, as in PyTorch."""
+    if dtype is None:
+        x = floating(op, "input", input)
+    else:
+        x = plain(op, "input", input).astype(float_type(op, dtype), copy=False)
     return x, (0 if x.ndim in (0, 1, 3) else 1) if dim is None else axis(op, "dim", dim, x.ndim)
 
 

@@ -21,6 +21,7 @@ F64 = np.dtype(np.float64)
 quiet = np.errstate(all="ignore")
 
 CUBIC = -0.75  # the parameter a of Keys' kernel that PyTorch uses
+SMOOTH_CUBIC = -0.5  # and with antialias=True, as Pillow
 
 
 def along(v: np.ndarray, axis: int, ndim: int) -> np.ndarray:
@@ -166,9 +167,10 @@ def pad(x: np.ndarray, ends: list, mode: str, value) -> np.ndarray:
 
 def pad_source(n: int, lo: int, hi: int, mode: str) -> np.ndarray:
     """Which of `n` elements stands at each place of the padded axis."""
+    if mode == "circular":  # what is taken away does not come round
+        kept = n + min(lo, 0) + min(hi, 0)
+        return max(-lo, 0) + np.arange(-max(lo, 0), kept + max(hi, 0)) % max(kept, 1)
     at = np.arange(-lo, n + hi)
-    if mode == "circular":
-        return at % max(n, 1)
     if mode == "replicate":
         return np.clip(at, 0, n - 1)
     at = np.abs(at)
@@ -176,7 +178,7 @@ def pad_source(n: int, lo: int, hi: int, mode: str) -> np.ndarray:
 
 
 @quiet
-def interpolate(x, size, factors, mode: str, aligned: bool) -> np.ndarray:
+def interpolate(x, size, factors, mode: str, aligned: bool, smooth: bool) -> np.ndarray:
     """`x` resampled to `size`, one axis after the other, where both methods are separable.
 
     Positions are computed in the type of the array, as PyTorch does, so that nearest neighbours
@@ -191,7 +193,9 @@ def interpolate(x, size, factors, mode: str, aligned: bool) -> np.ndarray:
         n, o = x.shape[axis], size[axis - 2]
         step = resample_step(n, o, factors[axis - 2], aligned, exact)
         grid, centre = np.arange(o).astype(exact) * step, centres(o, step, exact)
-        if mode == "nearest":
+        if smooth:
+            x = antialiased(x, axis, o, step, mode)
+        elif mode == "nearest":
             x = x.take(nearest(grid, n), axis)
         elif mode == "nearest-exact":
             x = x.take(nearest(np.maximum(centre, 0) + exact(0.5), n), axis)
@@ -230,21 +234,38 @@ def lerp(x: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
     return x.take(low, axis) * (1 - t) + x.take(high, axis) * t
 
 
+def antialiased(x: np.ndarray, axis: int, o: int, step, mode: str) -> np.ndarray:
+    """Weights of a filter stretched to `step` where that is more than 1, divided by their sum."""
+    n, wide, radius = x.shape[axis], max(float(step), 1.0), 1 if mode == "bilinear" else 2
+    centre = (np.arange(o) + 0.5) * float(step)
+    first = np.maximum((centre - radius * wide + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + radius * wide + 0.5).astype(np.int64), n)
+    at = first + np.arange((last - first).max())[:, None]
+    s = np.abs(at + 0.5 - centre) / wide
+    weights = np.maximum(1 - s, 0) if mode == "bilinear" else keys_kernel(s, SMOOTH_CUBIC)
+    weights[at >= last] = 0
+    weights = (weights / weights.sum(0)).astype(x.dtype)
+    total = 0
+    for row, weight in zip(np.minimum(at, n - 1), weights, strict=True):
+        total = total + x.take(row, axis) * along(weight, axis, x.ndim)
+    return total
+
+
 def cubic(x: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
     n = x.shape[axis]
     low = np.floor(at).astype(np.int64)
     t = at - low.astype(at.dtype)
     total = 0
     for tap in range(-1, 3):
-        weight = along(keys_kernel(np.abs(t - tap)), axis, x.ndim)
+        weight = along(keys_kernel(np.abs(t - tap), CUBIC), axis, x.ndim)
         total = total + x.take(np.clip(low + tap, 0, n - 1), axis) * weight
     return total
 
 
-def keys_kernel(s: np.ndarray) -> np.ndarray:
-    near = ((CUBIC + 2) * s - (CUBIC + 3)) * s * s + 1
-    far = ((CUBIC * s - 5 * CUBIC) * s + 8 * CUBIC) * s - 4 * CUBIC
-    return np.where(s <= 1, near, far)
+def keys_kernel(s: np.ndarray, a: float) -> np.ndarray:
+    near = ((a + 2) * s - (a + 3)) * s * s + 1
+    far = ((a * s - 5 * a) * s + 8 * a) * s - 4 * a
+    return np.where(s <= 1, near, np.where(s < 2, far, 0))
 
 
 # --- shuffles and patches -----------------------------------------------------------------------
@@ -338,10 +359,12 @@ def batch_norm(x, mean, var, weight, bias, momentum, eps, training) -> np.ndarra
     if not training:
         mean, var = along(mean, 1, x.ndim), along(var, 1, x.ndim)
         return standardise(x, mean.astype(float), var.astype(float), eps, weight, bias, 1)
+    if x.size == 0:  # nothing to take statistics of
+        return x.copy()
     own_mean, own_var = moments(x, (0, *range(2, x.ndim)))
-    count = x.size // max(x.shape[1], 1)
+    count = x.size // x.shape[1]
     update(mean, own_mean.reshape(-1), momentum)
-    update(var, own_var.reshape(-1) * (count / max(count - 1, 1)), momentum)
+    update(var, own_var.reshape(-1) * (count / (count - 1)), momentum)
     return standardise(x, own_mean, own_var, eps, weight, bias, 1)
 
 

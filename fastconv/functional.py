@@ -19,7 +19,7 @@ import numpy as np
 from . import _arguments, _core, _numpy_ops
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __all__ = [
     "conv1d",
@@ -690,7 +690,7 @@ def pad(
     pad: (low, high) of the last axis, then of the one before, and so on.
     mode: "constant" fills with `value` (0 if None) and takes elements away where pad is negative;
         "reflect" mirrors without the edge, by less than the size; "replicate" repeats the
-        edge; "circular" wraps around, at most once.
+        edge; "circular" wraps around, at most once; of these too a negative pad takes away.
 
     Any bool, integer or float type, kept.
     """
@@ -704,6 +704,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> NDArray:
     """(N, C, ...) resampled to `size`, or to floor(L * scale_factor).
 
@@ -712,17 +713,20 @@ def interpolate(
     align_corners: whether the centres of the first and last elements stay where they are, rather
         than the outer edges; not for the three first modes.
     recompute_scale_factor: whether positions follow the sizes rather than the given factor.
+    antialias: whether the filter of "bilinear" or "bicubic" grows as wide as a smaller image's
+        pixels are, as in Pillow; what lies outside of the image then has no weight.
 
     "nearest" keeps any type, "area" is `adaptive_avg_pool2d`, the others take floats. Cubic:
-    R. Keys, IEEE Trans. ASSP 29 (1981), with a = -0.75, the edge repeated.
+    R. Keys, IEEE Trans. ASSP 29 (1981), with a = -0.75, the edge repeated; a = -0.5 with antialias.
     """
-    x, size, factors, mode, aligned = _arguments.resizing(
-        "interpolate", input, size, scale_factor, mode, align_corners, recompute_scale_factor
-    )
+    x, size, factors, mode, aligned, smooth = _arguments.resizing(
+        "interpolate", input, size, scale_factor, mode, align_corners, recompute_scale_factor,
+        antialias,
+    )  # fmt: skip
     if mode == "area":
         dims, size = x.ndim - 2, tuple(size)
         return _pool(_arguments.adaptive_pooling, ("interpolate", dims, "avg"), x, size, False)
-    return _numpy_ops.interpolate(x, size, factors, mode, aligned)
+    return _numpy_ops.interpolate(x, size, factors, mode, aligned, smooth)
 
 
 def pixel_shuffle(input: ArrayLike, upscale_factor: int) -> NDArray:
@@ -877,14 +881,14 @@ def local_response_norm(
     )
 
 
-def softmax(input: ArrayLike, dim: int | None = None) -> NDArray:
-    """exp(x) / sum(exp(x)) along the axis `dim`, without overflow; float types, kept."""
-    return _numpy_ops.softmax(*_arguments.softening("softmax", input, dim))
+def softmax(input: ArrayLike, dim: int | None = None, dtype: DTypeLike = None) -> NDArray:
+    """exp(x) / sum(exp(x)) along the axis `dim`, without overflow, in float type `dtype` or the input's own."""
+    return _numpy_ops.softmax(*_arguments.softening("softmax", input, dim, dtype))
 
 
-def log_softmax(input: ArrayLike, dim: int | None = None) -> NDArray:
-    """x - log(sum(exp(x))) along the axis `dim`, without overflow; float types, kept."""
-    return _numpy_ops.log_softmax(*_arguments.softening("log_softmax", input, dim))
+def log_softmax(input: ArrayLike, dim: int | None = None, dtype: DTypeLike = None) -> NDArray:
+    """x - log(sum(exp(x))) along the axis `dim`, without overflow, in float type `dtype` or the input's own."""
+    return _numpy_ops.log_softmax(*_arguments.softening("log_softmax", input, dim, dtype))
 
 
 def dropout(

@@ -573,12 +573,15 @@ def pad(
 
 
 def _pad_axis(x: NDArray, lo: int, hi: int, mode: str, value: float) -> NDArray:
-    """Along the first axis; what is cropped goes before anything is repeated."""
-    x = x[max(0, -lo) : len(x) - max(0, -hi)]
-    last, at = len(x) - 1, np.arange(-max(0, lo), len(x) + max(0, hi))
+    """Along the first axis, of whose places `at` may lie outside; circular crops before it wraps."""
+    if mode == "circular":
+        x = x[max(0, -lo) : len(x) - max(0, -hi)]
+        lo, hi = max(0, lo), max(0, hi)
+    last, at = len(x) - 1, np.arange(-lo, len(x) + hi)
     if mode == "constant":
         y = np.full((len(at), *x.shape[1:]), value, x.dtype)
-        y[(at >= 0) & (at <= last)] = x
+        inside = (at >= 0) & (at <= last)
+        y[inside] = x[at[inside]]
         return y
     source = {
         "reflect": last - abs(last - at % max(2 * last, 1)),
@@ -592,9 +595,9 @@ def _triangle(u: NDArray) -> NDArray:
     return np.maximum(0, 1 - abs(u))
 
 
-def _keys_cubic(u: NDArray) -> NDArray:
+def _keys_cubic(u: NDArray, a: float = -0.75) -> NDArray:
     """Cubic convolution (R. G. Keys, 1981) with a = -3/4."""
-    a, u = -0.75, abs(u)
+    u = abs(u)
     near = (a + 2) * u**3 - (a + 3) * u**2 + 1
     far = a * (u**3 - 5 * u**2 + 8 * u - 4)
     return np.where(u <= 1, near, np.where(u < 2, far, 0))
@@ -616,13 +619,15 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
     *,
     sum_dtype: DTypeLike = np.float64,
 ) -> NDArray:
     """Axis by axis y[o] = Σ over i of h(at(o) - i) · x[i], i clipped to the image. at(o) is
     (o + 1/2)·L/out - 1/2, or o·(L-1)/(out-1) if corners are aligned. nearest: x[floor(o·L/out)];
     nearest-exact: x[floor((o + 1/2)·L/out)]; area: `adaptive_avg_pool`. A scale_factor stands for
-    out/L unless recompute_scale_factor."""
+    out/L unless recompute_scale_factor. antialias: h((i - at(o)) / s) / Σ of these, s = L/out where
+    that is more than 1, over the i in the image alone; cubic with a = -1/2."""
     x = np.asarray(input)
     dims = x.ndim - 2
     scales = [None] * dims
@@ -635,7 +640,8 @@ def interpolate(
         return _adaptive_avg_pool(dims)(x, size, sum_dtype=sum_dtype)
     y = x if mode.startswith("nearest") else _wide(x, sum_dtype)
     for axis, (out, scale) in enumerate(zip(size, scales, strict=True), start=2):
-        y = _resize_axis(y, axis, out, scale, mode, align_corners)
+        resize = _smooth_axis if antialias else _resize_axis
+        y = resize(y, axis, out, scale, mode, align_corners)
     return y if y.dtype == x.dtype else y.astype(_float_type(x))
 
 
@@ -657,6 +663,18 @@ def _resize_axis(x, axis, out, scale, mode, align_corners) -> NDArray:
         i = np.floor(at) + t
         y = y + _along(h(at - i), axis, x.ndim) * x.take(i.astype(np.intp).clip(0, n - 1), axis)
     return y
+
+
+def _smooth_axis(x, axis, out, scale, mode, align_corners) -> NDArray:
+    n = x.shape[axis]
+    step = 1 / scale if scale else n / out
+    if align_corners:
+        step = (n - 1) / (out - 1) if out > 1 else 0
+    s = max(step, 1)
+    at = (np.arange(out)[:, None] + 0.5) * step - 0.5
+    u = (np.arange(n) - at) / s
+    h = _triangle(u) if mode == "bilinear" else _keys_cubic(u, a=-0.5)
+    return np.moveaxis(np.moveaxis(x, axis, -1) @ (h / h.sum(1, keepdims=True)).T, -1, axis)
 
 
 def pixel_shuffle(input: ArrayLike, upscale_factor: int) -> NDArray:
@@ -777,6 +795,8 @@ def batch_norm(
     x = _wide(np.asarray(input), sum_dtype)
     axes = (0, *range(2, x.ndim))
     mean, var = _per_channel(running_mean, x), _per_channel(running_var, x)
+    if training and not x.size:
+        return np.array(input)
     if training:
         mean, var = _moments(x, axes)
         n = x.size // x.shape[1]
@@ -870,25 +890,33 @@ def _softmax_axis(dim: int | None, ndim: int) -> int:
 
 @_quiet
 def softmax(
-    input: ArrayLike, dim: int | None = None, *, sum_dtype: DTypeLike = np.float64
+    input: ArrayLike,
+    dim: int | None = None,
+    dtype: DTypeLike = None,
+    *,
+    sum_dtype: DTypeLike = np.float64,
 ) -> NDArray:
     """e^x / Σ e^x, the maximum of x taken off first so that nothing overflows."""
-    x = _wide(np.asarray(input), sum_dtype)
+    x = _wide(np.asarray(input, dtype), sum_dtype)
     axis = _softmax_axis(dim, x.ndim)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return (e / e.sum(axis=axis, keepdims=True)).astype(_float_type(np.asarray(input)))
+    return (e / e.sum(axis=axis, keepdims=True)).astype(_float_type(np.asarray(input, dtype)))
 
 
 @_quiet
 def log_softmax(
-    input: ArrayLike, dim: int | None = None, *, sum_dtype: DTypeLike = np.float64
+    input: ArrayLike,
+    dim: int | None = None,
+    dtype: DTypeLike = None,
+    *,
+    sum_dtype: DTypeLike = np.float64,
 ) -> NDArray:
     """x - log Σ e^x, the maximum of x taken off first so that nothing overflows."""
-    x = _wide(np.asarray(input), sum_dtype)
+    x = _wide(np.asarray(input, dtype), sum_dtype)
     axis = _softmax_axis(dim, x.ndim)
     x = x - x.max(axis=axis, keepdims=True)
     y = x - np.log(np.exp(x).sum(axis=axis, keepdims=True))
-    return y.astype(_float_type(np.asarray(input)))
+    return y.astype(_float_type(np.asarray(input, dtype)))
 
 
 @_quiet

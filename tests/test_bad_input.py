@@ -288,7 +288,7 @@ def plain_cases():
         (np.broadcast_to(np.int8(1), 2**60), ValueError),
     ):  # fmt: skip
         yield "pad", {"pad": pad}, error, "pad"
-    for mode, pad in (("reflect", 8), ("circular", 9), ("replicate", -1), ("reflect", -1)):
+    for mode, pad in (("reflect", 8), ("circular", 9), ("replicate", -9), ("reflect", -9)):
         yield "pad", {"pad": (pad, 0), "mode": mode}, ValueError, f"pad.*{mode}"
     yield "pad", {"mode": "edge"}, ValueError, "mode.*replicate.*edge"
     yield "pad", {"mode": 1}, TypeError, "mode"
@@ -309,6 +309,8 @@ def plain_cases():
     yield "interpolate", {"align_corners": True}, ValueError, "align_corners"
     yield "interpolate", {"mode": "bilinear", "align_corners": 1}, TypeError, "align_corners"
     yield "interpolate", {"recompute_scale_factor": True}, ValueError, "recompute_scale_factor"
+    yield "interpolate", {"antialias": True}, ValueError, "antialias.*bicubic.*nearest"
+    yield "interpolate", {"mode": "bilinear", "antialias": 1}, TypeError, "antialias"
     yield "interpolate", {"input": x[0, 0]}, ValueError, r"input.*x\[None, None\]$"
     yield "interpolate", {"input": x[:, :, :0]}, ValueError, "input.*empty"
     yield "interpolate", {"input": x.astype(int), "mode": "bilinear"}, TypeError, "input"
@@ -336,6 +338,7 @@ def plain_cases():
     none = {"running_mean": None, "running_var": None}
     yield "batch_norm", none, ValueError, "running_mean"
     yield "batch_norm", {"input": x[:1, :, :1, :1], "training": True}, ValueError, "input.*value"
+    yield "batch_norm", {"eps": -1e-5}, ValueError, "eps"
     yield "batch_norm", {"input": x[0, 0, 0]}, ValueError, "input.*axes"
     yield "batch_norm", {"running_mean": [0.0] * 4, "training": True}, TypeError, "running_mean"
     frozen = reals(4)
@@ -348,6 +351,8 @@ def plain_cases():
     yield "layer_norm", {"normalized_shape": ()}, ValueError, "normalized_shape"
     yield "layer_norm", {"weight": reals(8)}, ValueError, "weight"
     for op in ("softmax", "log_softmax"):
+        yield op, {"dtype": np.int32}, TypeError, "dtype.*int32"
+        yield op, {"dtype": "single precision"}, TypeError, "dtype.*'single precision'"
         for dim, error in ((4, ValueError), (-5, ValueError), (1.0, TypeError), (True, TypeError)):
             yield op, {"dim": dim}, error, "dim"
     for p in (-0.1, 1.1, np.nan, np.inf):

@@ -73,6 +73,9 @@ MOVES = [
     ("pad", (X, (20, 3, 0, 1)), {"mode": "replicate"}),
     ("pad", (X, (9, 9, 6, 2)), {"mode": "circular"}),
     ("pad", (X[0, 0], (1, 3)), {"mode": "reflect"}),
+    ("pad", (X, (8, -7, -2, 5)), {"mode": "reflect"}),
+    ("pad", (X, (12, -10, -6, 0)), {"mode": "replicate"}),
+    ("pad", (X, (-3, 6, 2, -4)), {"mode": "circular"}),
     ("pad", (X[0], (1, 3, 2, 2)), {"mode": "replicate"}),
     ("pad", (X[None], (1, 3, 2, 2, 1, 0)), {"mode": "circular"}),
     ("pixel_shuffle", (X, 2), {}),
@@ -100,6 +103,7 @@ SUMS = [
     ("batch_norm", (WAVES, C6[0], np.abs(C6[1]), C6[2], C6[3]), {"eps": 1e-3}),
     ("batch_norm", (WAVES, None, None, C6[2], C6[3], True), {}),
     ("batch_norm", (WAVES[:, :, 0, 0], None, None), {"training": True}),
+    ("batch_norm", (WAVES[:0], None, None), {"training": True}),
     ("instance_norm", (WAVES,), {}),
     ("instance_norm", (WAVES[:, :, 0], None, None, C6[2], C6[3]), {"eps": 1e-2}),
     ("instance_norm", (WAVES, C6[0], np.abs(C6[1])), {"use_input_stats": False}),
@@ -205,6 +209,35 @@ def test_interpolation_computes_what_it_says(mode, aligned, module):
         np.testing.assert_array_max_ulp(
             found.astype(np.float32), expected.astype(np.float32), maxulp=1
         )
+
+
+@pytest.mark.parametrize("module", [fc, reference], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+def test_softmax_of_another_type_is_that_of_the_array_as_that_type(op, module):
+    function = getattr(module, op)
+    for x, kind in ((WAVES, np.float64), (WAVES, np.float16), (X.astype(np.int16), "float32")):
+        found = function(x, 1, dtype=kind)
+        assert found.dtype == kind
+        np.testing.assert_array_equal(found, function(x.astype(kind), 1))
+
+
+@pytest.mark.parametrize("module", ORACLES, ids=lambda m: getattr(m, "__name__", m))
+@pytest.mark.parametrize("aligned", [None, True])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "call",
+    [{"size": (5, 40)}, {"size": (1, 23)}, {"scale_factor": (0.3, 0.57)}, {"scale_factor": 1.7}],
+    ids=str,
+)
+def test_antialiased_interpolation_computes_what_it_says(call, mode, aligned, module):
+    x = 2 + RNG.random((2, 3, 19, 23))
+    options = {"mode": mode, "align_corners": aligned, "antialias": True, **call}
+    found = fc.interpolate(x, **options)
+    expected = oracle(module, "interpolate", (x,), options)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    single = fc.interpolate(x.astype(np.float32), **options)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", RESIZED)

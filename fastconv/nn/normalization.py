@@ -34,6 +34,7 @@ class _RunningNorm(Module):
         track_running_stats: bool,
         device: str | None,
         dtype: Any,
+        bias: bool,
     ) -> None:
         super().__init__()
         self.num_features = positive(type(self).__name__, "num_features", num_features)
@@ -42,7 +43,7 @@ class _RunningNorm(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         dtype = parameter_dtype(dtype, device)
-        _scale_and_shift(self, (self.num_features,), dtype, weight=affine, bias=affine)
+        _scale_and_shift(self, (self.num_features,), dtype, weight=affine, bias=affine and bias)
         statistics = {
             "running_mean": np.zeros(self.num_features, dtype),
             "running_var": np.ones(self.num_features, dtype),
@@ -85,8 +86,12 @@ class _BatchNorm(_RunningNorm):
         track_running_stats: bool = True,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias
+        )
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         x = np.asarray(input)
@@ -143,8 +148,12 @@ class _InstanceNorm(_RunningNorm):
         track_running_stats: bool = False,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias
+        )
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         x = np.asarray(input)
@@ -203,6 +212,8 @@ class GroupNorm(Module):
         affine: bool = True,
         device: str | None = None,
         dtype: Any = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.num_groups = positive("GroupNorm", "num_groups", num_groups)
@@ -215,7 +226,7 @@ class GroupNorm(Module):
         self.eps = eps
         self.affine = affine
         dtype = parameter_dtype(dtype, device)
-        _scale_and_shift(self, (self.num_channels,), dtype, weight=affine, bias=affine)
+        _scale_and_shift(self, (self.num_channels,), dtype, weight=affine, bias=affine and bias)
 
     def forward(self, input: np.ndarray) -> np.ndarray:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
