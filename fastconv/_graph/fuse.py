@@ -36,8 +36,13 @@ def _shuffles(ops: Ops) -> None:
         if stack is None or stack.kind != "concat" or not alone(stack, op):
             continue
         sizes = {source.shape[1] for source in stack.inputs}
-        groups = op.settings["groups"]
-        if stack.settings["axis"] == 1 and len(stack.inputs) == groups and len(sizes) == 1:
+        groups, in_turn = op.settings["groups"], "step" not in stack.settings
+        if (
+            in_turn
+            and stack.settings["axis"] == 1
+            and len(stack.inputs) == groups
+            and len(sizes) == 1
+        ):
             _take_over(op, stack, stack.inputs, step=groups)
     ops.drop_unused()
 

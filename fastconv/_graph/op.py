@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
+
+MOST_AXES = 5  # of an image: batch, channels, depth, height, width
 
 
 class Op:
@@ -54,6 +57,22 @@ class Op:
         self.kind, self.name, self.inputs = kind, name, list(inputs)
         self.shape, self.dtype, self.function = shape, dtype, function
         self.arrays, self.settings = arrays or {}, settings
+
+    def takes(self, i: int) -> tuple[int, ...]:
+        """The shape in which the engine takes the i-th input."""
+        shape = self.inputs[i].shape
+        if i == 1 and (self.kind == "gate" or self.settings.get("gated")):
+            return (prod(shape),)
+        return self.lies(shape)
+
+    def lies(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in which the engine sees images of this shape: rows of a linear layer, planes of all images."""
+        if self.kind == "linear":
+            return prod(shape[:-1]), shape[-1]
+        if self.kind not in ("gate", "scale"):
+            return shape
+        planes = shape[:2] if self.kind == "scale" else (1, shape[0] * shape[1])
+        return *planes, *(shape[2:] if len(shape) <= MOST_AXES else (prod(shape[2:]),))
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} {self.shape}>"

@@ -58,6 +58,7 @@ class Layout:
         for op in ops.steps:
             if op.kind == "view":
                 self._view(op)
+        self._straighten()
         self._draw_copies()
         self._give_away_outputs()
 
@@ -99,7 +100,7 @@ class Layout:
                     break
 
     def _may_be_claimed(self, op: Op) -> bool:
-        fixed = op.kind in ("input", "view", "norm") or (op.kind == "linear" and len(op.shape) != 2)
+        fixed = op.kind in ("input", "view", "norm") or op.lies(op.shape) != op.shape
         return not fixed and op not in self._claims and op not in self.ops.outputs
 
     def _view(self, op: Op) -> None:
@@ -110,6 +111,16 @@ class Layout:
         else:
             op.kind = "reorder" if op.settings.get("in_order") else "call"
             self._settle(op)
+
+    def _straighten(self) -> None:
+        """Copies of what an op cannot take where it lies: the shape it takes would be no view."""
+        for op in list(self.ops.steps):
+            for i, source in enumerate(op.inputs):
+                lies = self.sketch.get(source)
+                if lies is not None and lies.size and not _is_view(lies, op.takes(i)):
+                    op.inputs[i] = copy = Op("copy", op.name, [source], source.shape, source.dtype)
+                    self.ops.steps.insert(self.ops.steps.index(op), copy)
+                    self._settle(copy)
 
     def _draw_copies(self) -> None:
         for op in self.ops.steps:
@@ -144,6 +155,10 @@ def parts(op: Op) -> list[Callable[[np.ndarray], np.ndarray]]:
         keys.append((slice(None),) * axis + (slice(i, None, step) if step > 1 else slice(at, end),))
         at = end
     return [lambda whole, key=key: whole[key] for key in keys]
+
+
+def _is_view(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return np.may_share_memory(array.reshape(shape), array)
 
 
 def _address(array: np.ndarray) -> int:

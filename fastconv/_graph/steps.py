@@ -40,7 +40,7 @@ def pieces_of(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | No
 def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | None) -> list[Piece]:
     """A convolution, linear layer, scale or gate, with what is fused into it."""
     w = xs[1] if weights is None else weights.like()
-    (problem, x, w), door = _JUDGES[op.kind](op, xs[0], w)
+    (problem, x, w), door = _JUDGES[op.kind](op, xs, w, y)
     name, parameters = op.settings.get("activation") or (None, ())
     out, residual, after = door(y), None, []
     when = op.settings.get("residual")
@@ -63,47 +63,48 @@ def _conv(op: Op, xs: list[np.ndarray], y: np.ndarray, weights: Weights | None) 
         weights.pack(_core.ConvPlan(problem, *arrays, prepared is not None))
     bias, scale, shift = (op.arrays.get(each) for each in ("bias", "scale", "shift"))
     if op.settings.get("gated"):
-        scale = xs[1].reshape(-1)
+        scale = xs[1].reshape(op.takes(1))
     step = _core.conv_step(problem, x, w, bias, out, prepared, residual, scale, shift)
     return [step, *after]
 
 
-# Each gives (problem, x, weight) as the door takes them, and how the door sees what lies as the result.
+# Each gives (problem, x, weight) as the door takes them, and how the door sees what lies as the result. No reshape
+# here may copy: `Op.takes` says what the layout has to see to.
 
 
-def _judged_conv(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
+def _judged_conv(op: Op, xs: list[np.ndarray], w: np.ndarray, _: np.ndarray) -> tuple:
     s = op.settings
     problem, x, w, *_ = _arguments.convolution(
-        s["op"], s["dims"], s["transposed"], x, w, op.arrays["bias"], *s["options"],
+        s["op"], s["dims"], s["transposed"], xs[0], w, op.arrays["bias"], *s["options"],
         None, None, None, None, allocate=False,
     )  # fmt: skip
     return (problem, x, w), lambda y: _door_view(problem, y)
 
 
-def _judged_linear(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
-    problem, x, w, *_ = _arguments.linear("linear", x, w, op.arrays["bias"], allocate=False)
+def _judged_linear(op: Op, xs: list[np.ndarray], w: np.ndarray, _: np.ndarray) -> tuple:
+    rows = xs[0].reshape(op.takes(0))
+    problem, x, w, *_ = _arguments.linear("linear", rows, w, op.arrays["bias"], allocate=False)
     return (problem, x, w), lambda y: y.reshape(problem.batch, problem.oc, 1, 1, 1)
 
 
-def _judged_scale(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
-    """A depthwise convolution, of planes that are made rows where they lie as such."""
-    space = x.shape[2:] or (1,)
-    row = x.reshape(*x.shape[:2], prod(space))
-    if np.may_share_memory(row, x):
-        space = row.shape[2:]
-    shape, dims = (*x.shape[:2], *space), len(space)
+def _judged_scale(op: Op, xs: list[np.ndarray], w: np.ndarray, y: np.ndarray) -> tuple:
+    """A depthwise convolution, of planes that are made rows where all of them lie as such."""
+    x, planes = xs[0], op.lies(xs[0].shape)
+    space = planes[2:] or (1,)
+    row = (*planes[:2], prod(space))
+    if all(np.may_share_memory(each.reshape(row), each) for each in (*xs, y)):
+        space = row[2:]
+    shape, dims = (*planes[:2], *space), len(space)
     problem, x, w, *_ = _arguments.convolution(
         f"conv{dims}d", dims, False, x.reshape(shape), w.reshape(-1, 1, *(1,) * dims),
-        op.arrays.get("bias"), 1, 0, 0, 1, x.shape[1], None, None, None, None, allocate=False,
+        op.arrays.get("bias"), 1, 0, 0, 1, planes[1], None, None, None, None, allocate=False,
     )  # fmt: skip
     return (problem, x, w), lambda y: _door_view(problem, y.reshape(shape))
 
 
-def _judged_gate(op: Op, x: np.ndarray, w: np.ndarray) -> tuple:
+def _judged_gate(op: Op, xs: list[np.ndarray], w: np.ndarray, y: np.ndarray) -> tuple:
     """The same, with every image's channels one after the other."""
-    planes = (1, x.shape[0] * x.shape[1], *x.shape[2:])
-    found, door = _judged_scale(op, x.reshape(planes), w.reshape(-1))
-    return found, lambda y: door(y.reshape(planes))
+    return _judged_scale(op, [xs[0], *xs[2:]], w.reshape(op.takes(1)), y)
 
 
 def _door_view(problem: Any, y: np.ndarray) -> np.ndarray:
