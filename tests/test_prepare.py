@@ -288,6 +288,46 @@ def test_functions_views_and_stacks(function):
         assert np.array_equal(prepared(x), model(x))
 
 
+KEPT = {"relu": F.relu}  # where no recording finds it
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: x + KEPT["relu"](x),
+        lambda net, x: (KEPT["relu"](x), net.conv(x)),
+        lambda net, x: net.conv(KEPT["relu"](x)) + x,
+        lambda net, x: x * np.asarray(x),
+        lambda net, x: F.relu(net.inner(x)) + x,
+    ],
+)
+def test_what_leaves_the_recording_is_computed_each_time(function):
+    inner = Steps(lambda net, x: net.conv(KEPT["relu"](x)) + x, conv=nn.Conv2d(3, 3, 1))
+    model = Steps(function, conv=nn.Conv2d(3, 3, 3, padding=1), inner=inner).eval()
+    x = pictures((1, 3, 6, 6))
+    prepared = model.prepare(x.shape)
+    for image in (x, x[..., ::-1].copy()):
+        found, expected = prepared(image), model(image)
+        for y, z in zip(found, expected, strict=True):
+            assert np.array_equal(y, z)
+
+
+def test_functions_kept_in_a_module_are_recorded():
+    model = Steps(lambda net, x: net.act(net.conv(x)), conv=nn.Conv2d(3, 3, 3)).eval()
+    model.act = KEPT["relu"]
+    x = pictures((1, 3, 6, 6))
+    prepared = model.prepare(x.shape)
+    assert [row.does for row in prepared.summary().rows] == ["conv2d + relu"]
+    assert model.act is KEPT["relu"]
+    assert np.array_equal(prepared(x), model(x))
+
+
+def test_what_leaves_the_recording_must_come_back_as_an_array():
+    model = Steps(lambda net, x: {"y": KEPT["relu"](x)}, conv=nn.Conv2d(3, 3, 3))
+    with pytest.raises(TypeError, match="forward takes an array out"):
+        model.prepare((1, 3, 6, 6))
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("batched", [False, True])
 def test_one_two_and_three_dimensions_with_and_without_a_batch(dims, batched):

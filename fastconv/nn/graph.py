@@ -128,7 +128,8 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return operator.index(self._value)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """For whoever insists on an array; what comes of it is not recorded."""
+        """For whoever insists on an array: what comes of it is not recorded, and the module is one step."""
+        self._recorder.left()
         return np.array(self._value, dtype=dtype)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -159,6 +160,7 @@ class Recorder:
         self.read: set[Module] = set()
         self._names = {module: name for name, module in model.named_modules()}
         self._scope = [""]
+        self._left = [False]  # for each scope: whether an array has left the recording
 
     def run(self, *shapes: tuple[int, ...]) -> Graph:
         """Records `forward` on zeros of these shapes, in the state of `eval()`."""
@@ -190,13 +192,40 @@ class Recorder:
         if is_layer(module):
             return self.step(kind_of(module), module.forward, args, kwargs, module, name)
         self._scope.append(name)
+        self._left.append(False)
+        first, nodes = len(self.graph.nodes), _nodes((args, kwargs))
         try:
             result = module.forward(*args, **kwargs)
         finally:
             self._scope.pop()
-        if isinstance(result, np.ndarray):  # it asked for arrays
-            return self._result("unknown", result, layer=module, name=name, args=_nodes(args))
-        return result
+            left = self._left.pop()
+        if not left:
+            return result
+        del self.graph.nodes[first:]
+        return self._whole(module, name, args, kwargs, nodes, result)
+
+    def left(self) -> None:
+        """An array leaves the recording: np.asarray, or a function of ours that was kept from before."""
+        self._left[-1] = True
+
+    def _whole(
+        self, module: Module, name: str, args: tuple, kwargs: dict, nodes: tuple, result: Any
+    ) -> Any:
+        """A module as one step of which nothing more is known."""
+        values = _each(lambda traced: traced._value, Traced, result)
+        parts = values if isinstance(values, (tuple, list)) else [values]
+        if not all(isinstance(part, np.ndarray) for part in parts) or nodes != _nodes(
+            (args, kwargs)
+        ):
+            what = type(module).__name__
+            raise TypeError(
+                f"{name or what}: forward takes an array out of the recording (np.asarray, or a function of "
+                f"fastconv that it did not look up when it was called), and so must not change its arguments and "
+                f"must return an array or a tuple of arrays"
+            )
+        return self._result(
+            "unknown", values, layer=module, name=name, args=nodes[0], kwargs=nodes[1]
+        )
 
     def step(
         self,
@@ -319,6 +348,7 @@ def _functions_exchanged(recorder: Recorder) -> Iterator[None]:
     spaces = [vars(functional), vars(sys.modules[functional.__package__])]
     forwards = (type(module).forward for module in recorder.model.modules())
     spaces += [getattr(forward, "__globals__", {}) for forward in forwards]
+    spaces += [vars(module) for module in recorder.model.modules()]  # self.act = F.relu
     changes = {
         (id(space), name): (space, name, value)
         for space in spaces
