@@ -21,7 +21,7 @@ KINDS = ("node", "pytorch-converted", "pytorch-operator", "simple")
 UNSUPPORTED = {
     "has elements of type": "8-bit and smaller floats, 4- and 2-bit integers, bfloat16: NumPy has none",
     "is not a tensor": "sequences and optional values",
-    "training_mode": "training: what it drops is random",
+    "Dropout": "training: what it drops is random",
     "is of opset": "opsets before 6",
     "operators that are not supported": "operators of other domains",
 }

@@ -28,9 +28,15 @@ from fastconv.onnx.context import (
 
 @register("BatchNormalization")
 def batch_normalization(c: Context, x, scale, b, mean, var):
-    if c("training_mode", 0):
-        raise c.error("training_mode")
-    return F.batch_norm(x, mean, var, scale, b, eps=c("epsilon", 1e-5))
+    eps = c("epsilon", 1e-5)
+    if not c("training_mode", 0):
+        return F.batch_norm(x, mean, var, scale, b, eps=eps)
+    y = F.batch_norm(x, None, None, scale, b, training=True, eps=eps)
+    if len(c.node.outputs) == 1:
+        return y
+    axes, keep = (0, *range(2, x.ndim)), c("momentum", 0.9)
+    own_mean, own_var = np.mean(x, axis=axes), np.var(x, axis=axes)  # ONNX divides by N, not N - 1
+    return y, mean * keep + own_mean * (1 - keep), var * keep + own_var * (1 - keep)
 
 
 @register("InstanceNormalization")
@@ -361,6 +367,18 @@ register_all(
         "ReduceLogSumExp": _log_sum_exp,
     },
 )
+
+
+@register("CumSum")
+def cumulative_sum(c: Context, x, axis):
+    axis = int(c.constant(axis, "axis").reshape(())) % x.ndim
+    c.room(x.shape, x.dtype)
+    if c("reverse", 0):
+        x = np.flip(x, axis)
+    if c("exclusive", 0):
+        x = F.pad(x, (*[0, 0] * (x.ndim - 1 - axis), 1, -1))
+    sums = np.cumsum(x, axis=axis, dtype=x.dtype)
+    return np.flip(sums, axis) if c("reverse", 0) else sums
 
 
 def _arg(function: Callable) -> Operator:
