@@ -80,6 +80,8 @@ _CASES = {
     "ConstantOfShape": [(None, None, [_i(2, 3)], dict(value=_f(1)))],
     "Range": [(None, None, [np.float32(1), np.float32(9), np.float32(2)], {})],
     "CumSum": [(IMAGE, "f4", [np.int64(-2)], dict(exclusive=1, reverse=1))],
+    "Celu": [(IMAGE, "f4", [], dict(alpha=0.5))],
+    "ThresholdedRelu": [(IMAGE, "f8", [], dict(alpha=0.5))],
     "Cast": [(IMAGE, "f4", [], dict(to=7))],
     "CastLike": [(IMAGE, "f4", [np.int8(0)], {})],
     "Pad": [

@@ -259,6 +259,17 @@ def selu(c: Context, x):
     return x.dtype.type(gamma) * F.elu(x, alpha)
 
 
+@register("Celu")
+def celu(c: Context, x):
+    alpha = x.dtype.type(c("alpha", 1.0))
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+
+
+@register("ThresholdedRelu")
+def thresholded_relu(c: Context, x):
+    return np.where(x > x.dtype.type(c("alpha", 1.0)), x, x.dtype.type(0))
+
+
 @register("HardSigmoid")
 def hard_sigmoid(c: Context, x):
     alpha, beta = x.dtype.type(c("alpha", 0.2)), x.dtype.type(c("beta", 0.5))
