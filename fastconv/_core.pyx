@@ -614,12 +614,12 @@ def softmax_step(x, out):
 
 
 def layer_norm_step(eps, scale, shift, x, out):
-    """out = (x - mean) / sqrt(variance + eps) * scale + shift along the last axis of x, whose length scale and shift
-    have; contiguous arrays of x's type, of which out may be x.
+    """out = (x - mean) / sqrt(variance + eps) * scale + shift over the last axes of x, which scale and shift have;
+    contiguous arrays of x's type, of which out may be x.
     """
     cdef Step step = Step(x, out)
-    row = x.shape[-1]
-    if not scale.shape == shift.shape == (row,):
+    row = scale.size
+    if not x.shape[x.ndim - scale.ndim:] == scale.shape == shift.shape:
         raise SystemError("an array is not of its problem's shape")
     step.at.scale, step.at.shift = step.constant(scale), step.constant(shift)
     step.plan = NormPlan(step, 1, x.size // row, row, eps=eps)

@@ -400,6 +400,13 @@ def layer_norm(x, axes: int, weight, bias, eps) -> np.ndarray:
     """J. Ba et al., "Layer normalization", arXiv:1607.06450."""
     if x.size == 0:
         return x.copy()
+    if x.dtype in (F32, F64) and all(
+        each is None or each.dtype == x.dtype for each in (weight, bias)
+    ):
+        shape = x.shape[-axes:]
+        scale = np.ones(shape, x.dtype) if weight is None else np.ascontiguousarray(weight)
+        shift = np.zeros(shape, x.dtype) if bias is None else np.ascontiguousarray(bias)
+        return _stepped(partial(_core.layer_norm_step, eps, scale, shift), x)
     mean, var = moments(x, tuple(range(x.ndim - axes, x.ndim)))
     y = (x - mean) / np.sqrt(var + eps)
     y = y if weight is None else y * weight

@@ -253,9 +253,11 @@ def _bounds(node: Node) -> tuple | None:
 
 
 def _norm(node: Node) -> tuple | None:
-    """Softmax of rows, local response normalisation with the usual exponent."""
+    """Softmax of rows, local response normalisation with the usual exponent, layer normalisation."""
     if not _plain(node) or not node.shape:
         return None
+    if node.kind == "layer_norm":
+        return _layer_norm(node)
     if node.kind == "local_response":
         make = partial(_core.local_response_step, *node.args[1:])
     elif node.kind == "softmax" and node.setting("dim") in (-1, len(node.shape) - 1):
@@ -263,6 +265,21 @@ def _norm(node: Node) -> tuple | None:
     else:
         return None
     return "norm", dict(make=make, function=_function(node))
+
+
+def _layer_norm(node: Node) -> tuple | None:
+    shape, eps = node.setting("normalized_shape"), node.setting("eps")
+    weights = node.setting("weight"), node.setting("bias")
+    same = all(each is None or each.dtype == node.dtype for each in weights)
+    if node.dtype not in _FLOATS or prod(node.shape) == 0 or not same:
+        return None
+    scale, shift = (
+        np.full(shape, usual, node.dtype) if each is None else np.array(each, order="C")
+        for each, usual in zip(weights, (1, 0), strict=True)
+    )
+    return "norm", dict(
+        make=partial(_core.layer_norm_step, float(eps), scale, shift), in_place=True
+    )
 
 
 def _pool(node: Node) -> tuple | None:
