@@ -117,7 +117,8 @@ cdef extern from "fastconv.h" nogil:
     fc_status fc_pool_plan_make(const fc_pool_problem *, const fc_options *, fc_pool_plan *)
     fc_status fc_map_plan_make(const fc_map_problem *, const fc_options *, fc_map_plan *)
     fc_status fc_norm_plan_make(const fc_norm_problem *, const fc_options *, fc_norm_plan *)
-    fc_status fc_run(const fc_work *, const fc_buffers *, ptrdiff_t *, double)
+    ctypedef const fc_work *fc_step(const void *, int, fc_buffers *) noexcept nogil
+    fc_status fc_run_steps(fc_step *, const void *, int, int, int *, ptrdiff_t *, double)
     ptrdiff_t fc_unpool(size_t, ptrdiff_t, const void *, const int64_t *, ptrdiff_t, void *)
     double fc_clock()
     int fc_openmp()

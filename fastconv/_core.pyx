@@ -153,25 +153,23 @@ cdef const void *_found(const void *at, int room, char **rooms) noexcept nogil:
     return at if room < 0 else rooms[room] + <ptrdiff_t>at
 
 
-cdef int _go(_Placed *steps, int at, int count, char **rooms, void *workspace, ptrdiff_t *progress) noexcept nogil:
-    """Runs steps from `at` on, which progress may have begun, until signals are due; returns the next one to run."""
-    cdef double deadline = fc_clock() + INTERVAL
-    cdef fc_buffers b
-    cdef _Placed *step
-    while at < count:
-        step = &steps[at]
-        b = step.at
-        b.x = _found(b.x, step.x_room, rooms)
-        b.w = _found(b.w, step.w_room, rooms)
-        b.scale = _found(b.scale, step.scale_room, rooms)
-        b.residual = _found(b.residual, step.residual_room, rooms)
-        b.y = <void *>_found(b.y, step.y_room, rooms)
-        b.workspace = workspace
-        if fc_run(step.work, &b, progress, deadline) == FC_MORE:
-            break
-        memset(progress, 0, <size_t>step.work.parts * sizeof(ptrdiff_t))
-        at += 1
-    return at
+cdef struct _Steps:
+    _Placed *step
+    char **rooms
+    void *workspace
+
+
+cdef const fc_work *_step_of(const void *of, int at, fc_buffers *b) noexcept nogil:
+    cdef _Steps *steps = <_Steps *>of
+    cdef _Placed *step = &steps.step[at]
+    b[0] = step.at
+    b.x = _found(b.x, step.x_room, steps.rooms)
+    b.w = _found(b.w, step.w_room, steps.rooms)
+    b.scale = _found(b.scale, step.scale_room, steps.rooms)
+    b.residual = _found(b.residual, step.residual_room, steps.rooms)
+    b.y = <void *>_found(b.y, step.y_room, steps.rooms)
+    b.workspace = steps.workspace
+    return step.work
 
 
 cdef size_t _leased(fc_work *work) noexcept:
@@ -182,21 +180,23 @@ cdef int _run_steps(_Placed *steps, int count, char **rooms, size_t leased) exce
     """Runs all steps on one workspace, without the GIL but where signals are looked at."""
     cdef ptrdiff_t progress[FC_MAX_PARTS]
     cdef Py_buffer room
-    cdef void *at_workspace = NULL
+    cdef _Steps of
     cdef int at = 0, step, parts = 0
+    cdef fc_status status
     workspace = None
+    of.step, of.rooms, of.workspace = steps, rooms, NULL
     for step in range(count):
         parts = max(parts, steps[step].work.parts)
     memset(progress, 0, <size_t>parts * sizeof(ptrdiff_t))
     if leased:
         workspace = lease(leased + FC_ALIGN)
         PyObject_GetBuffer(workspace, &room, PyBUF_WRITABLE)
-        at_workspace = _aligned(room.buf)
+        of.workspace = _aligned(room.buf)
     try:
         while True:
             with nogil:
-                at = _go(steps, at, count, rooms, at_workspace, progress)
-            if at == count:
+                status = fc_run_steps(_step_of, &of, count, parts, &at, progress, fc_clock() + INTERVAL)
+            if status == FC_OK:
                 return 0
             PyErr_CheckSignals()
     finally:

@@ -256,6 +256,11 @@ ptrdiff_t fc_unpool(size_t bytes, ptrdiff_t n, const void *x, const int64_t *pla
 
 /* Runs the work; progress holds work->parts numbers, zero at first. deadline: seconds of fc_clock, 0 for none. */
 fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline);
+/* The same for `count` steps, one after another, from *at on, by one team of threads; parts: of the step that has most, and
+ * so many numbers are in progress. fc_step gives the work of the step `at` and fills in its buffers; every thread asks. */
+typedef const fc_work *fc_step(const void *steps, int at, fc_buffers *buffers);
+fc_status fc_run_steps(fc_step *step, const void *steps, int count, int parts, int *at, ptrdiff_t *progress,
+                       double deadline);
 double fc_clock(void);
 
 /* Threads: what OpenMP would give, whether it is there, and what must happen around fork. */

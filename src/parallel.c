@@ -44,25 +44,39 @@ static int fp_enter(void) { return 0; }
 static void fp_leave(int saved) { (void)saved; }
 #endif
 
+/* Steps that one team runs, from `first` on, which progress may have begun. stopped: the one that was late, or count. */
 typedef struct job {
-    const fc_work *work;
-    const fc_buffers *buffers;
+    fc_step *step;
+    const void *steps;
+    int first, count;
     ptrdiff_t *progress;
     double deadline;
+    atomic_int stopped;
 } job;
+
+/* What one thread does of the step `at`: part, part + threads, and so on. */
+typedef struct turn {
+    job *j;
+    const fc_work *work;
+    const fc_buffers *buffers;
+    int at, part, threads;
+} turn;
 
 static ptrdiff_t share(ptrdiff_t items, int part, int parts)
 {
     return items / parts * part + (part < items % parts ? part : items % parts);
 }
 
-static void run_part(const job *j, int part)
+static void run_part(const turn *t, int part)
 {
-    const fc_work *w = j->work;
+    const fc_work *w = t->work;
     const ptrdiff_t first = share(w->items, part, w->parts), end = share(w->items, part + 1, w->parts);
-    if (first + j->progress[part] >= end) return;
-    char *workspace = (char *)j->buffers->workspace + (size_t)part * w->workspace_bytes;
-    j->progress[part] = w->run(w, j->buffers, workspace, first + j->progress[part], end, j->deadline) - first;
+    ptrdiff_t *done = &t->j->progress[part];
+    if (t->at > t->j->first) *done = 0;
+    if (first + *done >= end) return;
+    char *workspace = (char *)t->buffers->workspace + (size_t)part * w->workspace_bytes;
+    *done = w->run(w, t->buffers, workspace, first + *done, end, t->j->deadline) - first;
+    if (first + *done < end) atomic_store(&t->j->stopped, t->at);
 }
 
 /* Tables on the stack take up to 110 KB (unpacked weights of a transposed convolution). A thread that has less than this
@@ -109,18 +123,28 @@ void fc_with_stack(void (*work)(void *), void *with)
     else work(with);
 }
 
-/* What one thread does: part, part + step, and so on. */
-typedef struct turn {
-    const job *j;
-    int part, step;
-} turn;
-
 static void take_turn(void *of)
 {
     const turn *t = of;
     const __typeof__(fp_enter()) saved = fp_enter();
-    for (int part = t->part; part < t->j->work->parts; part += t->step) run_part(t->j, part);
+    for (int part = t->part; part < t->work->parts; part += t->threads) run_part(t, part);
     fp_leave(saved);
+}
+
+/* What one of a team's threads does. A barrier takes a third of the time of a region of its own for each step; after it
+ * all agree whether time is up, as nobody can have stopped at a later step by then and be read as having stopped here. */
+static void run_steps(job *j, int thread, int threads)
+{
+    for (int at = j->first; at < j->count && at <= atomic_load(&j->stopped); at++) {
+        fc_buffers buffers;
+        turn t = { j, j->step(j->steps, at, &buffers), &buffers, at, thread, threads };
+        if (thread < t.work->parts) fc_with_stack(take_turn, &t);
+#ifdef _OPENMP
+        if (threads > 1) {
+#pragma omp barrier
+        }
+#endif
+    }
 }
 
 #ifdef _OPENMP
@@ -177,34 +201,43 @@ static int team_for(int wanted)
 }
 #endif
 
-static void run_parts(const job *j)
+fc_status fc_run_steps(fc_step *step, const void *steps, int count, int parts, int *at, ptrdiff_t *progress,
+                       double deadline)
 {
+    job j = { step, steps, *at, count, progress, deadline, count };
 #ifdef _OPENMP
-    const int parts = j->work->parts;
     if (parts > 1 && !omp_in_parallel() && !atomic_flag_test_and_set(&team_busy)) {
         const int most = omp_get_num_procs(), threads = team_for(parts < most ? parts : most);
 #pragma omp parallel num_threads(threads)
-        {
-            turn t = { j, omp_get_thread_num(), omp_get_num_threads() };
-            fc_with_stack(take_turn, &t);
-        }
+        run_steps(&j, omp_get_thread_num(), omp_get_num_threads());
         if (atomic_load(&teams) > MOST_TEAMS) let_go();
         atomic_flag_clear(&team_busy);
-        return;
-    }
+    } else
 #endif
-    turn t = { j, 0, 1 };
-    fc_with_stack(take_turn, &t);
+        run_steps(&j, 0, 1);
+    (void)parts;
+    *at = j.stopped;
+    return *at < count ? FC_MORE : FC_OK;
+}
+
+typedef struct only {
+    const fc_work *work;
+    const fc_buffers *buffers;
+} only;
+
+static const fc_work *only_step(const void *of, int at, fc_buffers *buffers)
+{
+    const only *o = of;
+    (void)at;
+    *buffers = *o->buffers;
+    return o->work;
 }
 
 fc_status fc_run(const fc_work *work, const fc_buffers *buffers, ptrdiff_t *progress, double deadline)
 {
-    const job j = { work, buffers, progress, deadline };
-    run_parts(&j);
-    for (int part = 0; part < work->parts; part++)
-        if (share(work->items, part, work->parts) + progress[part] < share(work->items, part + 1, work->parts))
-            return FC_MORE;
-    return FC_OK;
+    const only o = { work, buffers };
+    int at = 0;
+    return fc_run_steps(only_step, &o, 1, work->parts, &at, progress, deadline);
 }
 
 #ifdef _OPENMP

@@ -245,6 +245,18 @@ print("right" if (y == fc.gelu(x)).all() else "wrong")
     )
 
 
+@pytest.mark.parametrize("threads", (1, 2, 5))
+def test_a_program_goes_on_where_time_was_up(threads):
+    """Of 0.2 s and more: its threads stop together every 50 ms, in the middle of a step."""
+    x, w = reals(1, 64, 160, 160), reals(64, 64, 3, 3) / 24
+    rooms = [x, *(np.empty_like(x) for _ in range(3))]
+    with fc.using(threads=threads):
+        steps = [conv(rooms[i % 3], w, None, rooms[i % 3 + 1]) for i in range(3)] * 6
+        _core.Program(steps, tuple(rooms)).run(tuple(rooms))
+    for before, after in zip(rooms, rooms[1:], strict=False):
+        assert_same_bits(after, fc.conv2d(before, w, padding=1))
+
+
 SHAPE = (2, 6, 5, 7)
 
 
