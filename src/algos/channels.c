@@ -60,7 +60,11 @@ static int padded(const fc_conv_problem *q)
 static int in_y(const fc_conv_plan *p) { return p->problem.y_stride[FC_C] == 1 || p->ocg == 1; }
 
 /* Whether products with padding are left out, as border.c tells, where the weights are finite. */
-static int leaves_out(const fc_conv_plan *p) { return padded(&p->problem) && chain_of(p) >= BORDER_CHAIN; }
+static int leaves_out(const fc_conv_plan *p)
+{
+    const double REPAID = 0.93; /* of all products: tiles of all taps follow one another more smoothly */
+    return padded(&p->problem) && chain_of(p) >= BORDER_CHAIN && fc_border_share(p) < REPAID;
+}
 
 /* Few pixels whose inputs, and so weights, lie in the order of the chain: packing would cost more than the sums. */
 static int in_rows(const fc_conv_plan *p)
@@ -328,6 +332,15 @@ static region region_of(const fc_conv_plan *p, ptrdiff_t index)
     return r;
 }
 
+/* Pixels in the order of the outputs that lie equally far apart: of a row, or of rows that follow one another without a gap. */
+static ptrdiff_t line_of(const fc_conv_plan *p, const region *r, const view *v)
+{
+    const fc_conv_problem *q = &p->problem;
+    const int joined = q->stride[1] * v->stride[FC_H] == r->n[3] * q->stride[2] * v->stride[FC_W] &&
+                       q->y_stride[FC_H] == r->n[3] * q->y_stride[FC_W];
+    return joined ? r->n[2] * r->n[3] : r->n[3];
+}
+
 /* The region's pixels in the order of the outputs; x counts from the view's first element that the region reads. */
 static void list_pixels(const fc_conv_plan *p, const region *r, const view *v, pixel *to)
 {
@@ -356,14 +369,15 @@ static ptrdiff_t list_taps(const fc_conv_plan *p, const view *v, const fc_pixel_
     return to - begin;
 }
 
-/* Tiles of all taps, nearly equal, in the order of the outputs. */
+/* Tiles of all taps, nearly equal, in the order of the outputs; the larger ones first. */
 static ptrdiff_t share_tiles(const fc_conv_plan *p, ptrdiff_t pixels, int *order, fc_pixel_tile *to)
 {
     const ptrdiff_t *k = p->problem.kernel, tiles = fc_ceil_div(pixels, p->work.kernels->pixels);
     for (ptrdiff_t i = 0; i < pixels; i++) order[i] = (int)i;
-    for (ptrdiff_t i = 0; i < tiles; i++) {
-        const ptrdiff_t first = fc_share(pixels, i, tiles), end = fc_share(pixels, i + 1, tiles);
-        to[i] = (fc_pixel_tile){ (int)first, (int)(end - first), { 0 }, { (int)k[0], (int)k[1], (int)k[2] } };
+    for (ptrdiff_t i = 0, first = 0; i < tiles; i++) {
+        const ptrdiff_t n = fc_ceil_div(pixels - first, tiles - i);
+        to[i] = (fc_pixel_tile){ (int)first, (int)n, { 0 }, { (int)k[0], (int)k[1], (int)k[2] } };
+        first += n;
     }
     return tiles;
 }
@@ -400,7 +414,8 @@ static void fill_box(const fc_conv_plan *p, const region *r, const view *box, co
                                      (h.first + jh) * bs[FC_H] + w.first * bs[FC_W];
                 const ptrdiff_t columns = w.end - w.first, rows = h.end - h.first;
                 fc_rows copy = { .x = fc_at(p, x, from), .to = fc_to(p, to, at) };
-                if (last) copy.rows = columns, copy.x_row = xs[FC_W], copy.to_row = bs[FC_W], copy.n = p->icg;
+                if (last && xs[FC_W] == bs[FC_W]) copy.rows = 1, copy.n = columns * p->icg; /* side by side in both */
+                else if (last) copy.rows = columns, copy.x_row = xs[FC_W], copy.to_row = bs[FC_W], copy.n = p->icg;
                 else copy.rows = rows, copy.x_row = xs[FC_H], copy.to_row = bs[FC_H], copy.n = columns;
                 copy.step = last ? xs[FC_C] : xs[FC_W];
                 copy.end = copy.n;
@@ -413,6 +428,7 @@ typedef struct job {
     const fc_buffers *b;
     ptrdiff_t group, pixels, tiles;
     const pixel *at;
+    ptrdiff_t line; /* of so many pixels neighbours lie equally far apart; none where tiles leave out padding */
     const int *order;
     const fc_pixel_tile *tile;
     fc_tap *tap; /* room for them */
@@ -449,6 +465,19 @@ static void place_pixels(const fc_conv_plan *p, const job *j, const fc_pixel_til
     }
 }
 
+/* The tiles from i on that are alike and lie in a line: one call for all, unless they fetch weights. */
+static void repeat_tile(const fc_conv_plan *p, const job *j, ptrdiff_t i, fc_channel_tile *t)
+{
+    const fc_pixel_tile *tile = &j->tile[i];
+    t->repeats = 1;
+    if (t->ahead || t->pixels < 2 || tile->first % fc_max(j->line, 1) + t->pixels > j->line) return;
+    const ptrdiff_t size = (ptrdiff_t)p->work.kernels->size;
+    const ptrdiff_t most = fc_min((j->line - tile->first % j->line) / t->pixels, j->tiles - i);
+    while (t->repeats < most && tile[t->repeats].pixels == t->pixels) t->repeats++;
+    t->x_next = ((const char *)t->x[1] - (const char *)t->x[0]) / size * t->pixels;
+    t->y_next = ((const char *)t->y[1] - (const char *)t->y[0]) / size * t->pixels;
+}
+
 /* A block of the chain for all pixels. Products with padding are left out if the weights are finite. */
 static void run_tiles(const fc_conv_plan *p, const job *j, ptrdiff_t width, int finite, fc_channel_tile *t)
 {
@@ -465,8 +494,10 @@ static void run_tiles(const fc_conv_plan *p, const job *j, ptrdiff_t width, int 
         listed = &j->tile[i];
         t->tap = linear && t->taps == 1 ? NULL : j->tap;
         t->ahead = next < next_end ? next : NULL;
-        next += t->channels * t->taps * FC_ALIGN;
         place_pixels(p, j, &tile, width, t);
+        repeat_tile(p, j, i, t);
+        next += t->repeats * t->channels * t->taps * FC_ALIGN;
+        i += t->repeats - 1;
         p->work.kernels->channel_tile(t);
     }
 }
@@ -550,6 +581,7 @@ static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item,
               .tiles = leaves_out(p) ? fc_border_tiles(p, r.first, r.n, order, tile)
                                      : share_tiles(p, r.pixels, order, tile),
               .at = at,
+              .line = leaves_out(p) ? 0 : line_of(p, &r, &v),
               .order = order,
               .tile = tile,
               .tap = (void *)((char *)workspace + room.taps),

@@ -80,6 +80,7 @@ typedef struct fc_channel_tile {
     int first, last; /* as in fc_tile */
     const void *bias; /* one a channel, or NULL */
     fc_finish finish; /* adds nothing */
+    ptrdiff_t repeats, x_next, y_next; /* so many tiles, each of whose pixels lie so far behind the one's before */
 } fc_channel_tile;
 
 /* A row of inputs that a group tile reads: where it begins in x, and in w the taps that meet it of each row of outputs, or
