@@ -244,7 +244,11 @@ conv2d c5-4 i6x7 k3 p1 n9 last
 conv2d c12-10 i3 k3 p1 n7
 conv2d c3-9 i5x205 k3 p1                         # rows of several whole tiles and a rest
 conv2d c2-6 i3x300 k1x5 s1x2 p0x2
+conv2d c35-21 i6x40 k3 p1 last                   # blocks of pixels by channels transposed, whole and in part
+conv2d c18-36 i9x41 k3 s2 p1 last n2
+conv2d c3-50 i11x70 k3 s2 p1 last                # several tiles alike in a row
 conv_transpose1d i1 k1
+conv_transpose2d c5-20 i4x21 k4 s2 p1 last      # phases of a row in turns, channels side by side
 conv_transpose1d c3-5 i7 k3
 conv_transpose1d c3-5 i17 k4 s2 p1
 conv_transpose1d c3-4 i9 k3 s3

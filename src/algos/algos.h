@@ -131,7 +131,9 @@ typedef struct fc_weights {
     int packed;
 } fc_weights;
 int fc_weights_in_place(const fc_conv_plan *);
-/* What a tile of `channels` takes for each multiply-add of a vector that counts. */
+/* Costs of a multiply-add of a vector, in such multiply-adds: of `direct`, of `channels`, and of a tile of the latter alone. */
+double fc_direct_cost(const fc_conv_plan *);
+double fc_channels_cost(const fc_conv_plan *);
 double fc_channels_tile_cost(const fc_conv_plan *);
 /* `channels` packs output channels [first, end) of a single group, which lie at w, in pieces of this many. */
 ptrdiff_t fc_channels_pack_unit(const fc_conv_plan *);

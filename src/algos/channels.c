@@ -6,6 +6,7 @@
  * made once, or a block of the chain at a time. An item is a region of outputs by some vectors of output channels; its sums
  * go to y where channels lie side by side there (channels last, 1x1 images), else to a block that is transposed at last.
  * This is the way of images too small to fill vectors, of matrix-vector products, and of channels last. */
+#include <math.h>
 #include <string.h>
 #include "algos.h"
 
@@ -151,8 +152,9 @@ static int *note_of(const fc_conv_plan *p, const void *packed)
  * them, and has fewer chains to hide the way of its weights. */
 static double tile_cost(const fc_conv_plan *p)
 {
-    static const double cost[FC_CHANNEL_VECTORS - 1] = { 1.4, 1.25, 1.1 };
-    const double loads = p->work.kernels->pixels == FC_PIXELS_MAX ? 1 : 1.07; /* smaller tiles load more */
+    const int few = p->work.kernels->pixels < FC_PIXELS_MAX; /* smaller tiles load more, and wait for their sums */
+    static const double costs[2][FC_CHANNEL_VECTORS - 1] = { { 1.4, 1.25, 1.1 }, { 1.4, 1.45, 1.3 } };
+    const double loads = few ? 1.07 : 1, *cost = costs[few];
     const ptrdiff_t vectors = vectors_of(p), rest = vectors % FC_CHANNEL_VECTORS;
     const double whole = (double)(vectors - rest);
     return loads * (rest ? whole + (double)rest * cost[rest - 1] : whole) / (double)vectors;
@@ -173,20 +175,23 @@ double fc_channels_tile_cost(const fc_conv_plan *p)
 /* A vector of weights that comes from beyond L2. */
 static double fetch_cost(const fc_conv_plan *p) { return packed_bytes(p) > NEAR_BYTES ? 3 : 0; }
 
-/* Costs of a multiply-add of a vector, in such multiply-adds, as in direct.c: idle lanes and the preparation's share. */
-static double channels_cost(const fc_conv_plan *p)
+/* As in direct.c: idle lanes and the preparation's share. */
+double fc_channels_cost(const fc_conv_plan *p)
 {
     /* a vector of weights packed, whose rows may meet in few sets of L1, or transposed and used; of sums transposed */
     const double PACK = 4, SETS = 3, ROWS = 3, STORE = 4, CUT = 1.05; /* tiles cut at the border are smaller */
-    double loads = tile_cost(p);
-    const double idle = idle_lanes(p);
+    const double BESIDE =
+        12; /* what a vector of sums takes beside its chain, where transposing them does not hide it */
+    const double idle = idle_lanes(p), chain = (double)chain_of(p);
+    const int many = pixels_of(p) > p->work.kernels->lanes;
+    double loads = many ? fc_channels_tile_cost(p) / idle : tile_cost(p);
     ptrdiff_t n[PIXEL_AXES];
     shape_region(p, n);
     double weights = p->packed ? 0 : in_rows(p) ? ROWS : PACK;
     if (weights == PACK && p->problem.w_stride[0] * (ptrdiff_t)p->work.kernels->size % 4096 == 0) weights += SETS;
     weights += fetch_cost(p);
     if (leaves_out(p)) loads *= CUT * fc_border_share(p);
-    return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? 0 : STORE / (double)chain_of(p)));
+    return idle * (loads + weights / (double)(n[0] * n[1] * n[2] * n[3]) + (in_y(p) ? many * BESIDE : STORE) / chain);
 }
 
 /* Whether pixels that follow one another lie apart: channels last, or images of one pixel. */
@@ -212,12 +217,14 @@ static double pixels_cost(const fc_conv_plan *p)
     const double rows = alone * (double)fc_max(fc_round_up(w, tail), lanes) / (double)w;
     const double vector = gathered ? GATHER * (double)lanes : taps_of(p) > 1 ? VECTOR : 0;
     const double packed = flat + vector / (double)p->ocg + (scattered ? SCATTER / (double)chain_of(p) : 0);
-    return (gathered || rows > packed ? packed : rows) + fetch_cost(p) / (double)pixels;
+    /* few pixels gathered are im2col's */
+    const double unpacked = !gathered ? rows : pixels > lanes ? fc_direct_cost(p) : packed;
+    return fmin(packed, unpacked) + fetch_cost(p) / (double)pixels;
 }
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    if (channels_cost(p) >= pixels_cost(p))
+    if (fc_channels_cost(p) >= pixels_cost(p))
         return "lanes along pixels leave fewer idle, or repay the packing of weights less (pytest --benchmark, 1x1 and "
                "7x7 images)";
     return NULL;

@@ -9,6 +9,7 @@
  * phases of the width give is interleaved on the way to y: whole vectors of outputs are written where phase after phase
  * would scatter them. Packed weights are made for a layer, or for a block of output channels, which then meets all columns of
  * a part. */
+#include <math.h>
 #include <string.h>
 #include "algos.h"
 
@@ -16,12 +17,19 @@ enum {
     STRIP_BYTES = 384 << 10, /* of all channels, in L2 */
     COLUMNS = 64, /* vectors of one row in an item at most */
     ROOM_BYTES = 1 << 20, /* of packed weights in the workspace */
+    SCRATCH_TILES = 4, /* side by side, on their way to y */
     TAP_BYTES = 512 << 10 /* of the table of tap offsets */
 };
 
 static ptrdiff_t room_of(const fc_conv_plan *p, const fc_cells *l, ptrdiff_t ocs)
 {
     return p->packed || fc_weights_in_place(p) ? 0 : fc_round_up(fc_cells_size(p, l, ocs), FC_ALIGN);
+}
+
+/* Whether channels lie side by side, pixels apart: blocks of both are transposed on the way to the strip, and to y. */
+static int side_by_side(ptrdiff_t channels, const ptrdiff_t stride[FC_AXES])
+{
+    return channels > 1 && stride[FC_C] == 1 && stride[FC_W] != 1;
 }
 
 /* A strip: [channel][depth][set of rows][set of columns][row][pitch]. A set holds what is congruent modulo the step, so that
@@ -66,11 +74,13 @@ static double lanes_along_rows(const fc_conv_plan *p, const fc_cells *l)
 }
 static double lanes_flat(const fc_conv_plan *p, const fc_cells *l)
 {
-    const double WEAVE = 12; /* writing a vector to scratch and from there, in multiply-adds of a vector */
+    /* writing a vector to scratch and from there, in multiply-adds of a vector; where it is transposed, beside its lanes */
+    const double WEAVE = 12, TURN = 4;
+    const double weave = side_by_side(p->ocg, p->problem.y_stride) ? TURN + p->work.kernels->lanes : WEAVE;
     const ptrdiff_t *k = p->problem.kernel, n = l->n[FC_WIDTH], rows = l->n[FC_HEIGHT];
     const ptrdiff_t pitch = set_size(l, FC_WIDTH, n) - shared_zeros(p, l, 0, n);
     const ptrdiff_t lanes = fc_round_up((rows - 1) * pitch + n, p->work.kernels->tail);
-    return (double)lanes / (double)(n * rows) * (1 + WEAVE / (double)fc_max(p->icg * k[0] * k[1] * k[2], 1));
+    return (double)lanes / (double)(n * rows) * (1 + weave / (double)fc_max(p->icg * k[0] * k[1] * k[2], 1));
 }
 
 static void lay_out(const fc_conv_plan *p, fc_cells *l)
@@ -117,18 +127,33 @@ static const char *cannot(const fc_conv_plan *p)
 static double direct_cost(const fc_conv_plan *p, const fc_cells *l)
 {
     /* taps read across cache lines, and with 16 registers a tile's own cost, which im2col's rows of tiles share */
-    const double STRIP = 8, SHIFTED = p->work.kernels->mr == 8 ? 1.04 : 1.15;
-    const ptrdiff_t *k = p->problem.kernel;
+    const double SHIFTED = p->work.kernels->mr == 8 ? (l->flat ? 1 : 1.04) : l->flat ? 1.1 : 1.15;
+    const double STRIP = 8, TURN = 21; /* writing a vector to the strip; where it is transposed */
+    const ptrdiff_t *k = p->problem.kernel, *s = p->problem.stride;
     const double lanes = l->flat ? lanes_flat(p, l) : lanes_along_rows(p, l);
-    return SHIFTED * lanes + STRIP / ((double)(k[1] * k[2]) * (double)p->ocg);
+    double strip = STRIP;
+    if (side_by_side(p->icg, p->problem.x_stride)) strip = TURN * (double)(fc_min(s[1], k[1]) * fc_min(s[2], k[2]));
+    return SHIFTED * lanes + strip / ((double)(k[1] * k[2]) * (double)p->ocg);
+}
+
+double fc_direct_cost(const fc_conv_plan *p)
+{
+    fc_cells l;
+    if (cannot(p)) return INFINITY;
+    lay_out(p, &l);
+    return direct_cost(p, &l);
 }
 
 static double im2col_cost(const fc_conv_plan *p, const fc_cells *l)
 {
-    const double VECTOR = 9, TAP = 80;
-    const ptrdiff_t columns = p->problem.batch * l->n[0] * l->n[1] * l->n[2];
+    const double VECTOR = 9, TAP = 80, GATHER = 6, SCATTER = 100; /* a lane gathered, a vector scattered */
+    const fc_conv_problem *q = &p->problem;
+    const ptrdiff_t columns = q->batch * l->n[0] * l->n[1] * l->n[2],
+                    chain = p->icg * q->kernel[0] * q->kernel[1] * q->kernel[2];
     const double idle = (double)fc_round_up(columns, p->work.kernels->tail) / (double)columns;
-    return idle + (VECTOR + TAP / (double)p->icg) / (double)p->ocg;
+    const double vector = side_by_side(p->icg, q->x_stride) ? GATHER * p->work.kernels->lanes : VECTOR;
+    const double scatter = side_by_side(p->ocg, q->y_stride) ? SCATTER / (double)fc_max(chain, 1) : 0;
+    return idle + (vector + TAP / (double)p->icg) / (double)p->ocg + scatter;
 }
 
 /* Vectors' lanes for all products of a transposed convolution: flat over rows as long as the longest phase's and the zeros
@@ -165,15 +190,25 @@ static const char *should_not(const fc_conv_plan *p)
     return NULL;
 }
 
-/* Elements of scratch for mr output channels in the phases of one family of depth and of height. */
-static ptrdiff_t scratch_size(const fc_conv_plan *p, const fc_cells *l)
+/* Of what is computed into scratch before it goes to y: output channels, and columns. */
+static ptrdiff_t scratch_channels(const fc_conv_plan *p)
 {
     const fc_kernels *k = p->work.kernels;
+    return side_by_side(p->ocg, p->problem.y_stride) ? fc_max(k->lanes, k->mr) : k->mr;
+}
+static ptrdiff_t scratch_columns(const fc_conv_plan *p)
+{
+    return (fc_phases(p) > 1 ? 1 : SCRATCH_TILES) * FC_VECTORS * p->work.kernels->lanes;
+}
+
+/* Elements of it, for the phases of one family of depth and of height. */
+static ptrdiff_t scratch_size(const fc_conv_plan *p, const fc_cells *l)
+{
     ptrdiff_t most[FC_SPATIAL] = { 1, 1, p->phases[FC_WIDTH] };
     for (int axis = 0; axis < FC_WIDTH; axis++)
         for (ptrdiff_t i = 0; i < l->families[axis]; i++) most[axis] = fc_max(most[axis], l->family[axis][i].phases);
-    const ptrdiff_t rows = fc_min(p->ocg, k->mr) * most[0] * most[1] * most[2];
-    return fc_round_up((rows * FC_VECTORS + 1) * k->lanes,
+    const ptrdiff_t rows = fc_min(p->ocg, scratch_channels(p)) * most[0] * most[1] * most[2];
+    return fc_round_up(rows * scratch_columns(p) + p->work.kernels->lanes,
                        FC_ALIGN); /* weaving reads up to a vector past the last row */
 }
 
@@ -254,6 +289,9 @@ typedef struct item {
     const char *soon;
     ptrdiff_t soon_bytes, soon_left; /* what no tile has fetched yet: channels, or bytes of each run */
     int soon_by_lines;
+    /* of sums that go through scratch: what is done in registers, and whether nothing is left to do */
+    fc_finish finish;
+    int finished;
 } item;
 
 static void place(item *it, ptrdiff_t at)
@@ -281,7 +319,9 @@ static void place(item *it, ptrdiff_t at)
 static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, int both, ptrdiff_t to)
 {
     const fc_conv_plan *p = it->p;
+    const fc_kernels *k = p->work.kernels;
     const ptrdiff_t *s = p->problem.x_stride, *size = p->problem.size, *step = it->l.step;
+    const int turned = side_by_side(p->icg, s);
     const fc_axis rows = { .n = set_size(&it->l, 1, it->rows), .size = size[1], .in0 = ih, .in_step = step[1] };
     const fc_axis columns = {
         .n = both ? 2 * it->pitch : it->pitch, .size = size[2], .in0 = iw, .in_step = both ? 1 : step[2]
@@ -305,8 +345,10 @@ static void fill_set(const item *it, ptrdiff_t id, ptrdiff_t ih, ptrdiff_t iw, i
             if (after) memset(fc_to(p, rows_of, end * it->pitch), 0, after);
         }
         copy.to = fc_to(p, it->strip, c * it->channel + to + first * it->pitch);
-        if (copy.rows > 0 && both) p->work.kernels->part_rows(&copy, set);
-        else if (copy.rows > 0) p->work.kernels->pad_rows(&copy);
+        if (copy.rows <= 0) continue;
+        if (both) k->part_rows(&copy, set);
+        else if (!turned) k->pad_rows(&copy);
+        else if (c == 0) k->turn_rows(&copy, p->icg, it->channel);
     }
 }
 
@@ -434,6 +476,18 @@ static void run_strand(const item *it, const band *a, const strand *s, fc_tile *
     }
 }
 
+/* The same where channels lie side by side in y. */
+static void turn_piece(const item *it, const fc_weave *w)
+{
+    const fc_conv_plan *p = it->p;
+    for (int f = 0; f < w->phases && f < w->n; f++)
+        p->work.kernels->transpose(fc_at(p, w->from, w->phase[f]), w->lines, w->phase_line[f],
+                                   fc_ceil_div(w->n - f, w->phases), fc_to(p, w->y, f * w->y_step),
+                                   w->phases * w->y_step);
+    for (ptrdiff_t j = 0; j < w->n && !it->finished; j++)
+        fc_epilogue(p, it->b, fc_to(p, w->y, j * w->y_step), w->lines, 1);
+}
+
 /* From scratch to y: one phase of the depth and one of the height, row piece after row piece. */
 static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, ptrdiff_t column, ptrdiff_t wide)
 {
@@ -458,29 +512,46 @@ static void weave_rows(const item *it, const band *a, ptrdiff_t d, ptrdiff_t h, 
                                  .y = output_at(it, a->oc, od, oh, ow),
                                  .y_line = q->y_stride[FC_C],
                                  .y_step = q->y_stride[FC_W] };
+        if (side_by_side(p->ocg, q->y_stride)) {
+            turn_piece(it, &piece);
+            continue;
+        }
         p->work.kernels->weave(&piece);
-        for (ptrdiff_t line = 0; line < piece.lines; line++)
+        for (ptrdiff_t line = 0; line < piece.lines && !it->finished; line++)
             fc_epilogue(p, it->b, fc_to(p, piece.y, line * piece.y_line), piece.n, piece.y_step);
+    }
+}
+
+/* Columns of one strand into scratch: whole tiles in one call, and what is left. */
+static void run_columns(const item *it, const band *a, const strand *s, ptrdiff_t column, ptrdiff_t wide)
+{
+    const fc_conv_plan *p = it->p;
+    const ptrdiff_t lanes = p->work.kernels->lanes, tile = FC_VECTORS * lanes;
+    for (ptrdiff_t at = 0, n; at < wide; at += n) {
+        fc_tile t = s->tile;
+        t.repeats = fc_max((wide - at) / tile, 1);
+        n = fc_min(t.repeats * tile, wide - at);
+        t.vectors = (int)fc_min(fc_ceil_div(n, lanes), FC_VECTORS);
+        t.b_next = tile;
+        t.y_row = scratch_columns(p);
+        t.finish = it->finish;
+        for (int j = 0; j < t.vectors; j++) {
+            t.b[j] = fc_at(p, it->strip, column + at + j * lanes);
+            t.lanes[j] = (int)fc_min(lanes, n - j * lanes);
+            t.y[j] = fc_to(p, s->scratch, at + j * lanes);
+        }
+        run_strand(it, a, s, &t);
     }
 }
 
 static void run_flat(item *it, const band *a)
 {
     const fc_conv_plan *p = it->p;
-    const ptrdiff_t lanes = p->work.kernels->lanes, all = (it->rows - 1) * it->pitch + it->columns;
-    for (ptrdiff_t column = 0; column < all; column += FC_VECTORS * lanes) {
-        const ptrdiff_t wide = fc_min(FC_VECTORS * lanes, all - column);
-        for (const strand *s = a->strand; s < a->strand + a->strands; s++) {
-            fc_tile t = s->tile;
-            t.vectors = (int)fc_ceil_div(wide, lanes);
-            t.y_row = FC_VECTORS * lanes;
-            for (int j = 0; j < t.vectors; j++) {
-                t.b[j] = fc_at(p, it->strip, column + j * lanes);
-                t.lanes[j] = (int)fc_min(lanes, wide - j * lanes);
-                t.y[j] = fc_to(p, s->scratch, j * lanes);
-            }
-            run_strand(it, a, s, &t);
-        }
+    const ptrdiff_t all = (it->rows - 1) * it->pitch + it->columns, most = scratch_columns(p);
+    it->finished = fc_epilogue_clamps(p, &it->finish);
+    for (ptrdiff_t column = 0; column < all; column += most) {
+        const ptrdiff_t wide = fc_min(most, all - column);
+        for (const strand *s = a->strand; s < a->strand + a->strands; s++) run_columns(it, a, s, column, wide);
         for (ptrdiff_t d = 0; d < a->d->phases; d++)
             for (ptrdiff_t h = 0; h < a->h->phases; h++) weave_rows(it, a, d, h, column, wide);
     }
@@ -556,12 +627,13 @@ static void run_cells(item *it, ptrdiff_t i, const void *panel, const ptrdiff_t 
     const fc_cells *l = &it->l;
     const fc_kernels *k = p->work.kernels;
     const fc_cell first = fc_cell_of(l, i);
-    const ptrdiff_t lines = first.f[0]->phases * first.f[1]->phases, width = FC_VECTORS * k->lanes;
+    const ptrdiff_t lines = first.f[0]->phases * first.f[1]->phases, width = scratch_columns(p);
+    const ptrdiff_t most = l->flat ? scratch_channels(p) : k->mr;
     band a = { .d = first.f[0], .h = first.f[1], .strands = l->families[FC_WIDTH] };
-    for (; a.oc < it->block.ocs; a.oc += k->mr) {
+    for (; a.oc < it->block.ocs; a.oc += most) {
         const void *w = panel;
         const ptrdiff_t *t = tap;
-        a.ocs = fc_min(k->mr, it->block.ocs - a.oc);
+        a.ocs = fc_min(most, it->block.ocs - a.oc);
         for (ptrdiff_t s = 0; s < a.strands; s++) {
             const fc_cell c = fc_cell_of(l, i + s);
             const fc_family *f = c.f[FC_WIDTH];

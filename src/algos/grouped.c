@@ -6,6 +6,7 @@
  *     packed[vector][channel * taps + tap][lanes]
  * An item is a band of rows by a block of columns by a block of vectors; blocks of vectors run slowest, so that weights
  * are packed once for all of a part's bands. */
+#include <math.h>
 #include "algos.h"
 
 enum {
@@ -94,25 +95,27 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
-/* Costs of a multiply-add of a vector, in such multiply-adds, as in channels.c. */
+/* Costs of a multiply-add of a vector, in such multiply-adds, as in channels.c: with stride 2 a load of inputs feeds fewer taps. */
 static double tile_cost(const fc_conv_plan *p)
 {
+    static const double costs[2][2][2] = { { { 1.15, 1.15 }, { 1.5, 1.2 } }, { { 1.4, 1.4 }, { 1.8, 1.6 } } };
     const fc_conv_problem *q = &p->problem;
     const fc_kernels *k = p->work.kernels;
-    const ptrdiff_t stride = q->stride[FC_WIDTH], width = q->out_size[FC_WIDTH];
+    const ptrdiff_t stride = q->stride[FC_WIDTH], width = q->out_size[FC_WIDTH], taps = q->kernel[FC_WIDTH];
     const int few = k->group_pixels < GROUP_PIXELS_MAX; /* registers: tiles are smaller and load more */
-    double cost = few ? 1.3 : stride == 1 ? 1.05 : 1.1;
-    if (!fc_group_neighbours(q->kernel[FC_WIDTH], stride, q->dilation[FC_WIDTH])) cost = 2.2;
+    double cost = 2.2;
+    if (fc_group_neighbours(taps, stride, q->dilation[FC_WIDTH])) cost = costs[few][stride - 1][taps > 3];
     const double lanes = (double)(vectors_of(p) * k->lanes) / (double)q->oc;
     return cost * lanes * (double)fc_round_up(width, k->group_pixels) / (double)width;
 }
 
 static const char *should_not(const fc_conv_plan *p)
 {
-    const double SHORT = 8; /* what a tile of channels costs beside its chain, in steps of it */
-    if (p->problem.groups == 1 && fc_algo_channels.should_not(p)) return fc_algo_channels.should_not(p);
-    if ((p->icg > 1 || p->problem.groups == 1) &&
-        tile_cost(p) >= fc_channels_tile_cost(p) * (1 + SHORT / (double)chain_of(p)))
+    const double SHORT = 8; /* what a tile costs beside its chain, in steps of it */
+    const double beside = 1 + SHORT / (double)chain_of(p);
+    if (p->problem.groups == 1 && tile_cost(p) * beside >= fmin(fc_channels_cost(p), fc_direct_cost(p)))
+        return "lanes along all channels, or along pixels, are filled better (compare.py --set nhwc)";
+    if (p->problem.groups > 1 && p->icg > 1 && tile_cost(p) >= fc_channels_tile_cost(p) * beside)
         return "groups fill vectors better as channels take them (compare.py --set nhwc, grouped_8)";
     return NULL;
 }

@@ -252,6 +252,8 @@ struct fc_kernels {
     /* two sets at once: to[r*to_row + j] = x[r*x_row + 2*j], to[apart + r*to_row + j] = x[r*x_row + 2*j + 1]; of the columns of
        x from first to end, zero elsewhere below n */
     void (*part_rows)(const fc_rows *, ptrdiff_t apart);
+    /* rows of channels that lie side by side: to[c*apart + r*to_row + j] = x[r*x_row + j*step + c] */
+    void (*turn_rows)(const fc_rows *, ptrdiff_t channels, ptrdiff_t apart);
     void (*weave)(const fc_weave *);
     void (*upsample)(const fc_upsample *);
     void (*depthwise)(const fc_depthwise *);
