@@ -216,7 +216,8 @@ static double pixels_cost(const fc_conv_plan *p)
     const double flat = alone * (double)fc_max(fc_round_up(pixels, tail), lanes) / (double)pixels;
     const double rows = alone * (double)fc_max(fc_round_up(w, tail), lanes) / (double)w;
     const double vector = gathered ? GATHER * (double)lanes : taps_of(p) > 1 ? VECTOR : 0;
-    const double packed = flat + vector / (double)p->ocg + (scattered ? SCATTER / (double)chain_of(p) : 0);
+    const double loads = gathered && p->work.kernels->mr < 8 ? 1.07 : 1; /* as in tile_cost */
+    const double packed = loads * flat + vector / (double)p->ocg + (scattered ? SCATTER / (double)chain_of(p) : 0);
     /* few pixels gathered are im2col's */
     const double unpacked = !gathered ? rows : pixels > lanes ? fc_direct_cost(p) : packed;
     return fmin(packed, unpacked) + fetch_cost(p) / (double)pixels;
@@ -348,18 +349,18 @@ static ptrdiff_t line_of(const fc_conv_plan *p, const region *r, const view *v)
     return joined ? r->n[2] * r->n[3] : r->n[3];
 }
 
-/* The region's pixels in the order of the outputs; x counts from the view's first element that the region reads. */
+/* The region's pixels in the order of the outputs; x counts from the view's first element that the region reads, y from the
+ * region's first output. */
 static void list_pixels(const fc_conv_plan *p, const region *r, const view *v, pixel *to)
 {
-    const fc_conv_problem *q = &p->problem;
-    const ptrdiff_t *s = q->stride, *f = r->first, *y = q->y_stride, *x = v->stride;
+    const ptrdiff_t *s = p->problem.stride, *y = p->problem.y_stride, *x = v->stride;
     for (ptrdiff_t n = 0; n < r->n[0]; n++)
         for (ptrdiff_t d = 0; d < r->n[1]; d++)
             for (ptrdiff_t h = 0; h < r->n[2]; h++) {
                 const ptrdiff_t row = n * x[FC_N] + d * s[0] * x[FC_D] + h * s[1] * x[FC_H];
-                const ptrdiff_t y_row = (f[0] + n) * y[FC_N] + (f[1] + d) * y[FC_D] + (f[2] + h) * y[FC_H];
+                const ptrdiff_t y_row = n * y[FC_N] + d * y[FC_D] + h * y[FC_H];
                 for (ptrdiff_t w = 0; w < r->n[3]; w++)
-                    *to++ = (pixel){ row + w * s[2] * x[FC_W], y_row + (f[3] + w) * y[FC_W] };
+                    *to++ = (pixel){ row + w * s[2] * x[FC_W], y_row + w * y[FC_W] };
             }
 }
 
@@ -403,29 +404,45 @@ static inside inside_of(const fc_conv_plan *p, const region *r, const view *box,
     return (inside){ first, end, at + first };
 }
 
+/* Where the box's columns are the image's, elements side by side: rows with the zeros at their ends. */
+static fc_rows whole_rows(const fc_conv_plan *p, const view *box, const inside *h, const inside *w)
+{
+    return (fc_rows){ .rows = h->end - h->first,
+                      .x_row = p->problem.x_stride[FC_H],
+                      .to_row = box->stride[FC_H],
+                      .step = 1,
+                      .first = w->first * p->icg,
+                      .end = w->end * p->icg,
+                      .n = box->size[FC_W] * p->icg };
+}
+
 /* Copies what lies inside the image, zero elsewhere. x: the group's first channel of the region's first image. */
 static void fill_box(const fc_conv_plan *p, const region *r, const view *box, const void *x, void *to)
 {
-    const ptrdiff_t *xs = p->problem.x_stride, *bs = box->stride;
+    const ptrdiff_t *xs = p->problem.x_stride, *bs = box->stride, *size = box->size;
     const inside d = inside_of(p, r, box, 0), h = inside_of(p, r, box, 1), w = inside_of(p, r, box, 2);
-    const int last = bs[FC_C] == 1;
-    memset(to, 0, (size_t)elements_of(box) * p->work.kernels->size);
-    const ptrdiff_t outer = last ? h.end - h.first : p->icg;
+    const int last = bs[FC_C] == 1, whole = last && xs[FC_W] == p->icg && bs[FC_W] == p->icg;
+    if (!whole || d.end - d.first < size[FC_D] || h.end - h.first < size[FC_H])
+        memset(to, 0, (size_t)elements_of(box) * p->work.kernels->size);
+    const ptrdiff_t outer = whole ? 1 : last ? h.end - h.first : p->icg;
     for (ptrdiff_t n = 0; n < r->n[0]; n++)
         for (ptrdiff_t jd = 0; jd < d.end - d.first; jd++)
             for (ptrdiff_t i = 0; i < outer; i++) {
-                const ptrdiff_t c = last ? 0 : i, jh = last ? i : 0;
+                const ptrdiff_t c = last ? 0 : i, jh = last ? i : 0, column = whole ? w.first : 0;
                 const ptrdiff_t from = n * xs[FC_N] + c * xs[FC_C] + (d.from + jd) * xs[FC_D] +
-                                       (h.from + jh) * xs[FC_H] + w.from * xs[FC_W];
+                                       (h.from + jh) * xs[FC_H] + (w.from - column) * xs[FC_W];
                 const ptrdiff_t at = n * bs[FC_N] + c * bs[FC_C] + (d.first + jd) * bs[FC_D] +
-                                     (h.first + jh) * bs[FC_H] + w.first * bs[FC_W];
-                const ptrdiff_t columns = w.end - w.first, rows = h.end - h.first;
-                fc_rows copy = { .x = fc_at(p, x, from), .to = fc_to(p, to, at) };
-                if (last && xs[FC_W] == bs[FC_W]) copy.rows = 1, copy.n = columns * p->icg; /* side by side in both */
-                else if (last) copy.rows = columns, copy.x_row = xs[FC_W], copy.to_row = bs[FC_W], copy.n = p->icg;
-                else copy.rows = rows, copy.x_row = xs[FC_H], copy.to_row = bs[FC_H], copy.n = columns;
-                copy.step = last ? xs[FC_C] : xs[FC_W];
-                copy.end = copy.n;
+                                     (h.first + jh) * bs[FC_H] + (w.first - column) * bs[FC_W];
+                fc_rows copy = { .step = last ? xs[FC_C] : xs[FC_W] };
+                if (whole) copy = whole_rows(p, box, &h, &w);
+                else if (last)
+                    copy.rows = w.end - w.first, copy.x_row = xs[FC_W], copy.to_row = bs[FC_W], copy.n = p->icg;
+                else
+                    copy.rows = h.end - h.first, copy.x_row = xs[FC_H], copy.to_row = bs[FC_H],
+                    copy.n = w.end - w.first;
+                if (!whole) copy.end = copy.n;
+                copy.x = fc_at(p, x, from);
+                copy.to = fc_to(p, to, at);
                 p->work.kernels->pad_rows(&copy);
             }
 }
@@ -433,7 +450,7 @@ static void fill_box(const fc_conv_plan *p, const region *r, const view *box, co
 /* What an item works on. */
 typedef struct job {
     const fc_buffers *b;
-    ptrdiff_t group, pixels, tiles;
+    ptrdiff_t group, first, pixels, tiles; /* first: the region's first output in y */
     const pixel *at;
     ptrdiff_t line; /* of so many pixels neighbours lie equally far apart; none where tiles leave out padding */
     const int *order;
@@ -540,7 +557,7 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
     const fc_kernels *k = p->work.kernels;
     const ptrdiff_t oc = vector * k->lanes, channels = fc_min(vectors * k->lanes, p->ocg - oc);
     const ptrdiff_t width = p->packed ? panel_width(p, vector / FC_CHANNEL_VECTORS) : vectors * k->lanes;
-    j->y = fc_y_row(p, j->b, j->group, oc);
+    j->y = fc_to(p, fc_y_row(p, j->b, j->group, oc), j->first);
     fc_channel_tile t = { .x_step = j->v->stride[FC_C],
                           .vectors = vectors,
                           .lanes = (int)(channels - (vectors - 1) * k->lanes),
@@ -560,37 +577,53 @@ static void run_panel(const fc_conv_plan *p, job *j, ptrdiff_t vector, int vecto
         fc_epilogue(p, j->b, fc_to(p, j->y, j->at[i].y), channels, 1);
 }
 
-static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item, void *workspace)
+/* What the workspace holds: lists of a region's pixels and tiles, and the box of a group. */
+typedef struct held {
+    region r;
+    ptrdiff_t group, tiles;
+} held;
+
+/* Lists without gaps of padding depend on the region's size alone. */
+static void list_region(const fc_conv_plan *p, const region *r, const view *v, void *workspace, held *h)
+{
+    const rooms room = rooms_of(p);
+    int *order = (void *)((char *)workspace + room.order);
+    fc_pixel_tile *tile = (void *)((char *)workspace + room.tiles);
+    if (!memcmp(h->r.n, r->n, sizeof r->n) && (!leaves_out(p) || !memcmp(&h->r, r, sizeof *r))) return;
+    list_pixels(p, r, v, (void *)((char *)workspace + room.pixels));
+    h->tiles = leaves_out(p) ? fc_border_tiles(p, r->first, r->n, order, tile) : share_tiles(p, r->pixels, order, tile);
+}
+
+static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item, void *workspace, held *h)
 {
     const rooms room = rooms_of(p);
     const ptrdiff_t block = item % p->row_blocks, rest = item / p->row_blocks, group = rest % p->problem.groups;
     const region r = region_of(p, rest / p->problem.groups);
-    const ptrdiff_t *xs = p->problem.x_stride;
+    const ptrdiff_t *xs = p->problem.x_stride, *ys = p->problem.y_stride;
     view v = { .size = { 0 } };
     const void *x = fc_at(p, b->x, r.first[0] * xs[FC_N] + group * p->icg * xs[FC_C]);
     if (padded(&p->problem)) {
         void *box = (char *)workspace + room.box;
         v = box_of(p, r.n);
-        fill_box(p, &r, &v, x, box);
+        if (group != h->group || memcmp(&h->r, &r, sizeof r)) fill_box(p, &r, &v, x, box);
         x = box;
     } else {
         memcpy(v.stride, xs, sizeof v.stride);
         for (int axis = 0; axis < FC_SPATIAL; axis++)
             x = fc_at(p, x, (r.first[1 + axis] * p->problem.stride[axis] - p->problem.pad[axis]) * xs[2 + axis]);
     }
-    pixel *at = (void *)((char *)workspace + room.pixels);
-    int *order = (void *)((char *)workspace + room.order);
-    fc_pixel_tile *tile = (void *)((char *)workspace + room.tiles);
-    list_pixels(p, &r, &v, at);
+    list_region(p, &r, &v, workspace, h);
+    h->r = r;
+    h->group = group;
     job j = { .b = b,
               .group = group,
+              .first = r.first[0] * ys[FC_N] + r.first[1] * ys[FC_D] + r.first[2] * ys[FC_H] + r.first[3] * ys[FC_W],
               .pixels = r.pixels,
-              .tiles = leaves_out(p) ? fc_border_tiles(p, r.first, r.n, order, tile)
-                                     : share_tiles(p, r.pixels, order, tile),
-              .at = at,
+              .tiles = h->tiles,
+              .at = (void *)((char *)workspace + room.pixels),
               .line = leaves_out(p) ? 0 : line_of(p, &r, &v),
-              .order = order,
-              .tile = tile,
+              .order = (void *)((char *)workspace + room.order),
+              .tile = (void *)((char *)workspace + room.tiles),
               .tap = (void *)((char *)workspace + room.taps),
               .x = x,
               .v = &v,
@@ -606,8 +639,9 @@ static void run_item(const fc_conv_plan *p, const fc_buffers *b, ptrdiff_t item,
 static ptrdiff_t run(const fc_work *work, const fc_buffers *b, void *workspace, ptrdiff_t item, ptrdiff_t end,
                      double deadline)
 {
+    held h = { .group = -1 };
     while (item < end) {
-        run_item((const fc_conv_plan *)work, b, item++, workspace);
+        run_item((const fc_conv_plan *)work, b, item++, workspace, &h);
         if (fc_late(deadline)) break;
     }
     return item;
