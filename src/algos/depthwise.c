@@ -77,6 +77,11 @@ static void book(fc_conv_plan *p)
         if (taller.channel > most) break;
         s = taller;
     }
+    /* a block of the kernel takes as long for fewer rows */
+    if (s.rows > k->mr && s.rows < rows) {
+        s.rows -= s.rows % k->mr;
+        fc_strip_plan(p, &f, &s);
+    }
     p->row_block = s.rows;
     p->column_block = s.columns;
     p->row_blocks = fc_ceil_div(rows, s.rows);
