@@ -180,6 +180,7 @@ conv2d c4-4 g4 i9x10 k3 p1                      # depthwise
 conv2d c5-5 g5 i14x33 k3 s2 p1 n2
 conv2d c3-3 g3 i13x70 k5 p2
 conv2d c3-3 g3 i13x20 k7 p3 nobias
+conv2d c2-2 g2 i21x83 k7 s2 p3
 conv2d c3-3 g3 i5x6 k9x3 p4x1
 conv2d c3-3 g3 i15x17 k3 d2 p2
 conv2d c3-3 g3 i15x17 k3 d3 s2 p3
@@ -197,6 +198,12 @@ conv2d c35-35 g35 n2 i7 k3 p1                   # many small planes
 conv2d c35-35 g35 n2 i7 k7 p3
 conv1d c3-3 g3 i333 k31 p15
 conv1d c3-6 g3 i170 k5 s2 p2
+conv1d c2-2 g2 i401 k9 p4                       # kernels of one row, eight vectors of it at once
+conv2d c3-3 g3 i6x140 k1x5 p1x2 s2x1
+conv2d c35-35 g35 n2 i7 k1                      # a number a channel, rows joined
+conv2d c3-6 g3 i5x19 k1 p1x0
+conv3d c3-3 g3 i6x5x33 k3x1x1 p1x0x0
+conv3d c2-2 g2 i4x3x150 k2x1x3 p1x1x2
 conv3d c3-3 g3 i4x5x35 k3 p1
 conv3d c2-2 g2 i2x5x35 k3 p3                    # planes of padding alone
 conv3d c3-3 g3 i5x9x40 k3 s2 p1

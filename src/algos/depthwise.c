@@ -26,11 +26,11 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
-/* 1x1 kernels, but of many small planes each for itself. */
+/* 1x1 kernels, but of planes each for itself unless they are large. */
 static int pointwise_instead(const fc_conv_plan *p)
 {
-    const ptrdiff_t *o = p->problem.out_size;
-    return (p->problem.groups == 1 || p->ocg * o[0] * o[1] * o[2] >= 400) && !fc_algo_pointwise.cannot(p) &&
+    const ptrdiff_t *o = p->problem.out_size, outputs = o[0] * o[1] * o[2], large = p->ocg > 1 ? 400 / p->ocg : 12000;
+    return (p->problem.groups == 1 || outputs >= large) && !fc_algo_pointwise.cannot(p) &&
            !fc_algo_pointwise.should_not(p);
 }
 
@@ -48,7 +48,7 @@ static int direct_instead(const fc_conv_plan *p)
 static const char *should_not(const fc_conv_plan *p)
 {
     if (fc_phases(p) > 1) return "phase after phase scatters its outputs: direct interleaves them";
-    if (pointwise_instead(p)) return "pointwise scales whole planes in half the time (src/README.md, experiments)";
+    if (pointwise_instead(p)) return "pointwise scales whole planes faster (src/README.md, experiments)";
     if (direct_instead(p))
         return "many output channels from one: direct reads them from one strip (src/README.md, experiments)";
     return NULL;
