@@ -5,9 +5,11 @@
 #include <pthread.h>
 
 void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+void GOMP_barrier(void);
 
 enum { MOST = 64, PROCESSORS = 4 };
 static _Thread_local int number, count = 1;
+static pthread_barrier_t barrier; /* of the one team at work */
 
 typedef struct member {
     void (*work)(void *);
@@ -30,6 +32,7 @@ void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned 
     member members[MOST];
     const int n = threads < 1 ? 1 : threads > MOST ? MOST : (int)threads;
     (void)flags;
+    pthread_barrier_init(&barrier, NULL, (unsigned)n);
     for (int i = 1; i < n; i++) {
         members[i] = (member){ work, data, i, n };
         pthread_create(&team[i], NULL, run, &members[i]);
@@ -38,7 +41,10 @@ void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned 
     work(data);
     count = 1;
     for (int i = 1; i < n; i++) pthread_join(team[i], NULL);
+    pthread_barrier_destroy(&barrier);
 }
+
+void GOMP_barrier(void) { pthread_barrier_wait(&barrier); }
 
 int omp_get_thread_num(void) { return number; }
 int omp_get_num_threads(void) { return count; }
