@@ -20,6 +20,8 @@ F64 = np.dtype(np.float64)
 # inf - inf and overflow are results of these functions, not accidents in them.
 quiet = np.errstate(all="ignore")
 
+BLOCK = 1 << 15  # float64 elements that the second cache holds
+
 CUBIC = -0.75  # the parameter a of Keys' kernel that PyTorch uses
 SMOOTH_CUBIC = -0.5  # and with antialias=True, as Pillow
 
@@ -330,14 +332,28 @@ def fold(x, size, kernel, dilation, padding, stride, count) -> np.ndarray:
 
 
 @quiet
-def standardise(x, mean, var, eps, weight, bias, axis: int) -> np.ndarray:
-    """(x - mean) / sqrt(var + eps) * weight + bias in float64, weight and bias along `axis`."""
-    y = (x - mean) / np.sqrt(var + eps)
-    if weight is not None:
-        y *= along(weight, axis, x.ndim)
-    if bias is not None:
-        y += along(bias, axis, x.ndim)
-    return y.astype(x.dtype)
+def standardise(x, mean, var, eps, weight, bias) -> np.ndarray:
+    """(x - mean) / sqrt(var + eps) * weight + bias in float64, weight and bias one number a channel of (N, C, ...).
+
+    Some planes at a time, which stay in the cache: images take half the time that steps on the whole take.
+    """
+    planes = prod(x.shape[:2]), prod(x.shape[2:])
+    scale = 1 / np.sqrt(var + eps)
+    numbers = np.empty((3, *x.shape[:2], *(1,) * (x.ndim - 2)))
+    numbers[0] = mean
+    numbers[1] = scale if weight is None else scale * along(weight, 1, x.ndim)
+    numbers[2] = 0 if bias is None else along(bias, 1, x.ndim)
+    mean, scale, shift = numbers.reshape(3, planes[0], 1)
+    y = _memory.empty(x.shape, x.dtype)
+    flat, to, some = x.reshape(planes), y.reshape(planes), max(1, BLOCK // max(1, planes[1]))
+    for start in range(0, planes[0], some):
+        at = slice(start, start + some)
+        wide = flat[at].astype(np.float64)
+        wide -= mean[at]
+        wide *= scale[at]
+        wide += shift[at]
+        to[at] = wide
+    return y
 
 
 @quiet
@@ -358,14 +374,14 @@ def batch_norm(x, mean, var, weight, bias, momentum, eps, training) -> np.ndarra
     """S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015."""
     if not training:
         mean, var = along(mean, 1, x.ndim), along(var, 1, x.ndim)
-        return standardise(x, mean.astype(float), var.astype(float), eps, weight, bias, 1)
+        return standardise(x, mean.astype(float), var.astype(float), eps, weight, bias)
     if x.size == 0:  # nothing to take statistics of
         return x.copy()
     own_mean, own_var = moments(x, (0, *range(2, x.ndim)))
     count = x.size // x.shape[1]
     update(mean, own_mean.reshape(-1), momentum)
     update(var, own_var.reshape(-1) * (count / (count - 1)), momentum)
-    return standardise(x, own_mean, own_var, eps, weight, bias, 1)
+    return standardise(x, own_mean, own_var, eps, weight, bias)
 
 
 @quiet
@@ -378,7 +394,7 @@ def instance_norm(x, mean, var, weight, bias, momentum, eps, use_input_stats) ->
         count = prod(x.shape[2:])
         update(mean, own_mean.mean(0).reshape(-1), momentum)
         update(var, own_var.mean(0).reshape(-1) * (count / (count - 1)), momentum)
-    return standardise(x, own_mean, own_var, eps, weight, bias, 1)
+    return standardise(x, own_mean, own_var, eps, weight, bias)
 
 
 def group_norm(x, groups, weight, bias, eps) -> np.ndarray:
@@ -392,7 +408,7 @@ def group_norm(x, groups, weight, bias, eps) -> np.ndarray:
         for m in moments(split, (2,))
     )
     shape = (batch, channels, *(1,) * (x.ndim - 2))
-    return standardise(x, mean.reshape(shape), var.reshape(shape), eps, weight, bias, 1)
+    return standardise(x, mean.reshape(shape), var.reshape(shape), eps, weight, bias)
 
 
 @quiet
