@@ -130,10 +130,11 @@ static double direct_cost(const fc_conv_plan *p, const fc_cells *l)
     const double SHIFTED = p->work.kernels->mr == 8 ? (l->flat ? 1 : 1.04) : l->flat ? 1.1 : 1.15;
     const double STRIP = 8, TURN = 21; /* writing a vector to the strip; where it is transposed */
     const ptrdiff_t *k = p->problem.kernel, *s = p->problem.stride;
-    const double lanes = l->flat ? lanes_flat(p, l) : lanes_along_rows(p, l);
-    double strip = STRIP;
-    if (side_by_side(p->icg, p->problem.x_stride)) strip = TURN * (double)(fc_min(s[1], k[1]) * fc_min(s[2], k[2]));
-    return SHIFTED * lanes + strip / ((double)(k[1] * k[2]) * (double)p->ocg);
+    const double lanes = SHIFTED * (l->flat ? lanes_flat(p, l) : lanes_along_rows(p, l));
+    const double rows = (double)(k[1] * k[2]) * (double)p->ocg;
+    if (!side_by_side(p->icg, p->problem.x_stride)) return lanes + STRIP / rows;
+    const double ALONE = k[1] * k[2] == 1 ? 1.15 : 1; /* every step of the chain reads the strip from L2 */
+    return ALONE * lanes + TURN * (double)(fc_min(s[1], k[1]) * fc_min(s[2], k[2])) / rows;
 }
 
 double fc_direct_cost(const fc_conv_plan *p)
