@@ -124,7 +124,7 @@ class Build(build_ext):
         stamp.write_text(compiler)
         ext.depends = ext.extra_objects  # or an old library would count as up to date
         ext.extra_compile_args = [*openmp, *flags_for(platform.machine())]
-        ext.extra_link_args = openmp
+        ext.extra_link_args = [*openmp, "-Wl,--discard-all"]  # names of static functions: 70 KB
         super().build_extension(ext)
 
 
