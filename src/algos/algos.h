@@ -135,6 +135,9 @@ int fc_weights_in_place(const fc_conv_plan *);
 double fc_direct_cost(const fc_conv_plan *);
 double fc_channels_cost(const fc_conv_plan *);
 double fc_channels_tile_cost(const fc_conv_plan *);
+/* And of 1x1 kernels, lanes along the pixels of one image (`pointwise`) or of the batch (`im2col`). */
+double fc_image_cost(const fc_conv_plan *);
+double fc_batch_cost(const fc_conv_plan *);
 /* `channels` packs output channels [first, end) of a single group, which lie at w, in pieces of this many. */
 ptrdiff_t fc_channels_pack_unit(const fc_conv_plan *);
 void fc_channels_pack_piece(const fc_conv_plan *, const void *w, void *packed, ptrdiff_t first, ptrdiff_t end);

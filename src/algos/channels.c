@@ -203,13 +203,15 @@ static int apart(ptrdiff_t batch, const ptrdiff_t size[FC_SPATIAL], const ptrdif
     return batch > 1 && stride[FC_N] != 1;
 }
 
-/* The cheaper of direct and im2col: lanes along rows of the image, or along all of it. */
+/* The cheaper of direct and im2col, lanes along rows of the image or along all of it; of 1x1 kernels, as pointwise.c counts. */
 static double pixels_cost(const fc_conv_plan *p)
 {
     const double VECTOR = 9, GATHER = 6, SCATTER = 100; /* a vector of inputs packed, or a lane; a vector of outputs */
     const ptrdiff_t lanes = p->work.kernels->lanes, tail = p->work.kernels->tail;
     const fc_conv_problem *q = &p->problem;
     const ptrdiff_t pixels = pixels_of(p), w = q->out_size[2];
+    if (pixels > lanes && !fc_algo_pointwise.cannot(p))
+        return fmin(fc_image_cost(p), fc_batch_cost(p)) + fetch_cost(p) / (double)pixels;
     const int gathered = apart(q->batch, q->size, q->x_stride), scattered = apart(q->batch, q->out_size, q->y_stride);
     /* a weight's broadcast takes as long as a whole vector's multiply-add, few rows wait for one another */
     const double alone = pixels <= lanes && p->work.kernels->mr < 8 ? 2 : 1;

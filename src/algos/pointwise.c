@@ -31,12 +31,40 @@ static const char *cannot(const fc_conv_plan *p)
     return NULL;
 }
 
+/* Vectors that tiles along so many pixels take for each that they fill: the last tile takes as long as 8 chains wait. */
+static double tiles_cost(const fc_conv_plan *p, ptrdiff_t pixels)
+{
+    const ptrdiff_t lanes = p->work.kernels->lanes, whole = pixels / (FC_VECTORS * lanes) * FC_VECTORS;
+    const ptrdiff_t rest = fc_ceil_div(pixels - whole * lanes, lanes), least = fc_ceil_div(8, p->work.kernels->mr);
+    return (double)((whole + (rest ? fc_max(rest, least) : 0)) * lanes) / (double)pixels;
+}
+
+double fc_image_cost(const fc_conv_plan *p)
+{
+    const double BESIDE = 60; /* of an image by some rows, in multiply-adds of a vector */
+    const ptrdiff_t *o = p->problem.out_size, pixels = o[0] * o[1] * o[2];
+    const double vectors = (double)pixels / (double)p->work.kernels->lanes;
+    return tiles_cost(p, pixels) + BESIDE / (vectors * (double)fc_max(p->icg, 1));
+}
+
+double fc_batch_cost(const fc_conv_plan *p)
+{
+    /* a piece of a row copied into a vector, a vector of a tile that lies in two images, in multiply-adds of a vector */
+    const double PIECE = 9, SCATTER = 100;
+    const ptrdiff_t *o = p->problem.out_size, pixels = o[0] * o[1] * o[2];
+    const ptrdiff_t lanes = p->work.kernels->lanes, tile = FC_VECTORS * lanes;
+    const double pieces = 1 + (double)lanes / (double)o[FC_WIDTH];
+    const double scattered = pixels % tile ? (double)fc_min(tile, pixels) / (double)pixels : 0;
+    return tiles_cost(p, p->problem.batch * pixels) + PIECE * pieces / (double)p->ocg +
+           SCATTER * scattered / (double)fc_max(p->icg, 1);
+}
+
 static const char *should_not(const fc_conv_plan *p)
 {
-    const ptrdiff_t *o = p->problem.out_size;
-    if (p->problem.prologue.scaled) return NULL;
-    if (o[0] * o[1] * o[2] < FC_VECTORS * p->work.kernels->lanes && p->problem.batch > 1)
-        return "images smaller than a tile: im2col fills its vectors across the batch";
+    if (p->problem.prologue.scaled || p->problem.batch == 1) return NULL;
+    if (fc_image_cost(p) > fc_batch_cost(p))
+        return "images of few tiles: im2col fills its vectors across the batch (src/README.md, 1x1 on four images of "
+               "7x7)";
     return NULL;
 }
 
