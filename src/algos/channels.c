@@ -210,7 +210,9 @@ static double pixels_cost(const fc_conv_plan *p)
     const ptrdiff_t lanes = p->work.kernels->lanes, tail = p->work.kernels->tail;
     const fc_conv_problem *q = &p->problem;
     const ptrdiff_t pixels = pixels_of(p), w = q->out_size[2];
-    if (pixels > lanes && !fc_algo_pointwise.cannot(p))
+    /* as functions with 16 registers, packing weights takes what fewer tiles would save: idle lanes alone count */
+    const int by_tiles = pixels > lanes && (p->packed || p->work.kernels->mr == 8);
+    if (by_tiles && !fc_algo_pointwise.cannot(p))
         return fmin(fc_image_cost(p), fc_batch_cost(p)) + fetch_cost(p) / (double)pixels;
     const int gathered = apart(q->batch, q->size, q->x_stride), scattered = apart(q->batch, q->out_size, q->y_stride);
     /* a weight's broadcast takes as long as a whole vector's multiply-add, few rows wait for one another */
