@@ -14,6 +14,7 @@ enum {
     WINDOW = 32, /* taps of a window read at once, and so as many streams of channels */
     PLACES = 1024, /* taps of a window whose maxima are found with their places */
     TURNED = 8192, /* elements of a vector of planes and their outputs: they stay near L1 */
+    TURNED_FAR = 32768, /* the same of overlapping windows in rows under two vectors: in L2 */
     TABLE = 8192, /* rows of the image that a few rows of outputs read */
     SLACK = FC_POOL_SLACK
 };
@@ -118,6 +119,9 @@ static fc_pool_way way_along(const fc_pool_plan *plan)
     if (p->adaptive) return FC_POOL_TURNED; /* goes_by_rows sees to wide windows */
     if (is_narrow(p) && p->kernel[FC_DEPTH] == 1 && p->size[FC_WIDTH] <= WIDE) return FC_POOL_SLIDES;
     if (stride <= 2 && k <= FEW && (stride == 1 || p->dilation[FC_WIDTH] == 1)) return FC_POOL_TAPS;
+    /* of a stride of 5 every tap takes five loads: turned, few rows of outputs or wide windows are faster */
+    if ((stride == 3 && k <= FEW) || (stride == 5 && k <= 5 && p->out_size[FC_WIDTH] >= plan->work.kernels->lanes))
+        return FC_POOL_TAPS;
     const int halves = p->dilation[FC_WIDTH] == 1 && power_within(stride) * 2 >= stride && k >= stride;
     return stride > 2 && !halves && k <= FEW * stride && columns_under(p, 1) <= SHEET ? FC_POOL_TURNED : FC_POOL_LEVELS;
 }
@@ -325,6 +329,18 @@ static void turn(ptrdiff_t *stride, const ptrdiff_t *size, ptrdiff_t lanes)
     stride[FC_N] = stride[FC_D] * size[0];
 }
 
+/* Elements of a vector of planes and their outputs, at most, for these to be turned. */
+static ptrdiff_t turned_most(const fc_pool_plan *plan)
+{
+    const fc_pool_problem *p = &plan->problem;
+    const ptrdiff_t lanes = plan->work.kernels->lanes, groups = p->batch * (p->channels / lanes);
+    const ptrdiff_t *k = p->kernel;
+    /* tap by tap: of larger windows doubling is less work */
+    const int overlaps = !p->adaptive && k[FC_WIDTH] > p->stride[FC_WIDTH] &&
+                         most(k[FC_HEIGHT], k[FC_WIDTH]) <= 2 * FEW;
+    return overlaps && p->size[FC_WIDTH] <= 2 * lanes && groups >= 4 * plan->work.parts ? TURNED_FAR : TURNED;
+}
+
 /* Planes too small to fill vectors become the lanes of vectors. */
 static void turn_planes(fc_pool_plan *plan)
 {
@@ -332,7 +348,8 @@ static void turn_planes(fc_pool_plan *plan)
     const ptrdiff_t lanes = plan->work.kernels->lanes;
     if (is_single(p) || !is_planar(p) || !is_compact(p->x_stride, p->size) || !is_compact(p->y_stride, p->out_size) ||
         p->channels < lanes / 2 ||
-        (volume(p->size) + volume(p->out_size)) * (is_narrow(p) ? FC_LANES_MAX : lanes) > TURNED ||
+        (volume(p->size) + volume(p->out_size)) * (is_narrow(p) ? FC_LANES_MAX : lanes) >
+            (is_narrow(p) ? TURNED : turned_most(plan)) ||
         columns_under(p, p->out_size[FC_WIDTH]) * lanes > TURNED)
         return;
     plan->planes = p->channels;

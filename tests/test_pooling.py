@@ -82,8 +82,13 @@ MAX = [
     pool("max_pool2d", (1, 20, 30, 9), (29, 4), (2, 3), padding=(13, 1)),
     # images whose planes become lanes, a vector of them and a rest
     pool("max_pool2d", (3, 21, 7, 7), 3, 1, padding=1),
-    # rows that become lanes
+    # the same of larger planes
+    pool("max_pool2d", (1, 67, 19, 20), 5, 1, padding=2),
+    # every third, every fifth element of a row, in whole vectors and a rest
     pool("max_pool2d", (2, 3, 40, 61), 5, 3, padding=2),
+    pool("max_pool1d", (2, 3, 301), 5, 5),
+    # rows that become lanes
+    pool("max_pool2d", (2, 3, 40, 61), 8, 6, padding=2),
     # columns by doubling down the height, the last ones fewer than a vector
     pool("max_pool2d", (1, 1, 300, 355), (150, 3), 1),
     # vectors of channels and a rest, where they lie last
@@ -120,6 +125,9 @@ AVG = [
     pool("avg_pool2d", (3, 13, 13), 13, 1, padding=6),
     pool("avg_pool2d", (3, 21, 9, 8), 3, 2, padding=1, count_include_pad=False),
     pool("avg_pool2d", (2, 3, 40, 61), (2, 5), 3, padding=(1, 2), ceil_mode=True),
+    pool("avg_pool1d", (2, 3, 301), 5, 5, ceil_mode=True),
+    pool("avg_pool2d", (2, 3, 40, 61), (7, 9), 7, padding=(1, 2)),
+    pool("avg_pool2d", (1, 67, 19, 20), 5, 1, padding=2, count_include_pad=False),
     # one output of a window that is less than the image, along one axis
     pool("avg_pool2d", (2, 5, 3, 2), 2),
     pool("avg_pool3d", (1, 3, 3, 2, 4), (2, 2, 4), (3, 2, 1)),
