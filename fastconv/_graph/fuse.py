@@ -35,14 +35,11 @@ def _shuffles(ops: Ops) -> None:
         stack = op.inputs[0] if op.kind == "shuffle" else None
         if stack is None or stack.kind != "concat" or not alone(stack, op):
             continue
+        if "step" in stack.settings:  # a shuffle already
+            continue
         sizes = {source.shape[1] for source in stack.inputs}
-        groups, in_turn = op.settings["groups"], "step" not in stack.settings
-        if (
-            in_turn
-            and stack.settings["axis"] == 1
-            and len(stack.inputs) == groups
-            and len(sizes) == 1
-        ):
+        groups = op.settings["groups"]
+        if stack.settings["axis"] == 1 and len(stack.inputs) == groups and len(sizes) == 1:
             _take_over(op, stack, stack.inputs, step=groups)
     ops.drop_unused()
 

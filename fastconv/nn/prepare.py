@@ -270,8 +270,7 @@ def _norm(node: Node) -> tuple | None:
 def _layer_norm(node: Node) -> tuple | None:
     shape, eps = node.setting("normalized_shape"), node.setting("eps")
     weights = node.setting("weight"), node.setting("bias")
-    same = all(each is None or each.dtype == node.dtype for each in weights)
-    if node.dtype not in _FLOATS or prod(node.shape) == 0 or not same:
+    if any(each is not None and each.dtype != node.dtype for each in weights):
         return None
     scale, shift = (
         np.full(shape, usual, node.dtype) if each is None else np.array(each, order="C")
